@@ -1,0 +1,555 @@
+"""The hot path: accept, read the head, find the key, pick a node, connect, relay. No greenlet, no timer, no exception.
+
+Rule 1: a session changes its state in this file only. Whatever is not straight (a connect that fails, a node that says
+nothing) is handed to `detours` (session.py), which decides in greenlets and hands the session back by `connect` or
+`close`. Rule 2: `leave` is the only place where a node is let go, so that the counts of requests in flight come back.
+
+    HEAD ──head whole──▶ CONNECT ──first send accepted──▶ RELAY ──node's EOF, all flushed──▶ CLOSED
+                           │  ▲                             │  └──client was still sending──▶ LINGER ──▶ CLOSED
+                           ▼  └───────────────── DETOUR ◀───┘
+        The client's EOF, at any moment, ends the session: ──▶ CLOSED
+
+One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one descriptor: one hub
+event for a whole batch (3 to 6 µs a request). Sockets are raw and never blocked on; a read that returns less than asked
+has drained its socket, so nobody pays for an EAGAIN. With EPOLLRDHUP the read that would return b"" is not needed
+either, and MSG_MORE joins the last bytes and the FIN in one packet (2 to 3 µs). Time is counted in `tick`s, by a sweep once
+a second (a timer a request costs 6.5 µs); a stopped process does not tick, so SIGSTOP ages nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from _socket import socket  # the C type: what the stdlib's subclass adds costs a microsecond a socket
+from collections import Counter
+from collections.abc import Callable
+from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
+from socket import AF_INET, AF_UNIX, MSG_DONTWAIT, MSG_MORE, SHUT_WR, SO_LINGER, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET
+from time import time
+from typing import Any, Protocol
+
+from router.endpoint import LIVE, TRYING
+from router.key import find_key
+from router.pool import Member, Pool
+from router.table import Table
+from router.uwsgi import HEADER, PacketError, content_length
+
+log = logging.getLogger("gfrouter")
+
+CHUNK = 65_536  # bytes a read; larger ones bring nothing, and a session never holds more than one each way
+TURN_BYTES = 4 * CHUNK  # bytes that one direction of one session moves before the others have their turn
+ACCEPTS = 64  # connections a wake-up, so that those who wait for their answers are not forgotten
+EVENTS = 256  # descriptors a batch, for the same reason
+LINGER_TICKS = 10  # seconds for a client to notice that its answer is complete and stop sending
+UNKNOWN = 1 << 62  # bytes: the length of a body whose head is no longer there
+LINES_A_TICK = 10  # complaints logged a second; the rest is counted
+
+HEAD, CONNECT, RELAY, DETOUR, LINGER, CLOSED = range(6)
+
+READ = EPOLLIN | EPOLLRDHUP | EPOLLET
+READ_WRITE = READ | EPOLLOUT
+GONE = EPOLLRDHUP | EPOLLHUP | EPOLLERR
+LAST = MSG_DONTWAIT | MSG_MORE
+NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
+HTTP_METHODS = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"PRI ")
+
+
+class Session:
+    """One request: a client's connection, and the node's while there is one."""
+
+    __slots__ = (
+        "answered", "avoid", "batch", "client", "client_armed", "client_fd", "client_ready", "deaf", "down", "ended",
+        "head", "member", "missing", "node", "node_armed", "node_fd", "pool", "resumes", "retried", "size", "state",
+        "tick", "tries", "up", "uploaded",
+    )  # fmt: skip
+
+    def __init__(self, client: socket, client_fd: int, tick: int) -> None:
+        self.client = client
+        self.client_fd = client_fd
+        self.state = HEAD
+        self.tick = tick  # of the last sign of life; in HEAD and LINGER, and while connecting, of the beginning
+        self.head: bytes | bytearray = b""  # all bytes up to and beyond the vars; kept until the node's first byte
+        self.size = 0  # of header and vars: where the body begins in `head`
+        self.pool: Pool | None = None
+        self.member: Member | None = None
+        self.node: socket | None = None
+        self.node_fd = -1
+        self.batch = 0  # in which the node's descriptor was registered
+        self.up = b""  # bytes the node has not taken yet
+        self.down = b""  # bytes the client has not taken yet
+        self.client_ready = False  # the client may have more to read
+        self.client_armed = False  # registered for writing as well
+        self.node_armed = False
+        self.ended = False  # the node has sent all it will; in LINGER, the client has
+        self.deaf = False  # the node reads no more
+        self.uploaded = False  # the client has sent some of a body
+        self.missing = 0  # bytes of the body that are still to come, once some have
+        self.answered = False  # the node's first byte has come
+        self.tries = 0  # connects so far
+        self.retried = False  # it went to a second node after a first one took it and said nothing
+        self.avoid: tuple[Any, ...] = ()  # endpoints that were asked in vain
+        self.resumes = False  # stands in the engine's list of those whose turn was cut
+
+
+class Detours(Protocol):
+    """Where sessions go that cannot go straight. Each call takes the session over, in state DETOUR."""
+
+    def unconnected(self, session: Session, member: Member, error: int) -> None: ...
+    def unanswered(self, session: Session, member: Member, why: str) -> None: ...
+
+
+class Engine:
+    """All sessions of one router process. `timeout` and `connect_timeout` in seconds. Not thread-safe, never blocks.
+
+    The owner has `turn` called when the descriptor `fileno()` is readable, `accept` when a listener is, `resume` soon
+    after `wake` was called, and `sweep` once a second.
+    """
+
+    def __init__(self, table: Table, *, timeout: int, connect_timeout: int, wake: Callable[[], None]) -> None:
+        self.table = table
+        self.pools = table.pools
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self.wake = wake
+        self.detours: Detours
+        self.active = 0  # sessions
+        self.requests = 0  # that reached a node
+        self.complaints: Counter[str] = Counter()
+        self.lines = 0
+        self.tick = 0
+        self.second = int(time())
+        self.batch = 1
+        self.resumable: list[Session] = []
+        self.sessions: list[Session | None] = [None] * 1024  # by descriptor, of either side
+        self.epoll = epoll()
+        self.fileno = self.epoll.fileno
+        self.register = self.epoll.register
+
+    # The straight path, top down.
+
+    def accept(self, accept: Callable[[], tuple[int, Any]], family: int) -> bool:
+        """Take in what waits at a listener of this family; `accept` is its `_accept`. True where more may wait.
+
+        Raises OSError where the process is out of descriptors or memory.
+        """
+        self.second = int(time())
+        for _ in range(ACCEPTS):
+            try:
+                fd, _address = accept()
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
+                    continue  # this client left while it waited
+                raise
+            session = Session(socket(family, SOCK_STREAM, 0, fd), fd, self.tick)
+            self.active += 1
+            self.own(fd, session)
+            self.read_head(session, registered=False)
+        return True
+
+    def read_head(self, session: Session, registered: bool = True) -> None:
+        """Read until header and vars are whole, then route. With TCP_DEFER_ACCEPT one read at once is all it takes."""
+        try:
+            data = session.client.recv(CHUNK, MSG_DONTWAIT)
+        except BlockingIOError:
+            if not registered:
+                self.register(session.client_fd, READ)
+            return
+        except OSError:
+            return self.close(session)
+        if not data:
+            return self.close(session)
+        if session.head:
+            session.head += data  # a bytearray by now, or a client that drips would cost the square of its head
+            head = session.head
+        else:
+            session.head = head = data
+        if len(head) >= HEADER:
+            size = HEADER + head[1] + (head[2] << 8)
+            if len(head) >= size:
+                if not registered:
+                    self.register(session.client_fd, READ)
+                session.head = head = bytes(head)
+                session.size = size
+                session.client_ready = len(data) == CHUNK
+                return self.route(session, head, size)
+            if head.startswith(HTTP_METHODS) and b" HTTP/" in head:
+                return self.refuse(session, "HTTP", "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)")
+        session.head = bytearray(head) if head is data else head
+        if not registered:
+            self.register(session.client_fd, READ)
+        elif len(data) == CHUNK:
+            self.read_head(session)
+
+    def route(self, session: Session, head: bytes, size: int) -> None:
+        """Header and vars are whole: find the key, its pool, and a node."""
+        try:
+            key = find_key(head, size)
+        except PacketError as error:
+            return self.refuse(session, "invalid packet", str(error))
+        if not key:
+            return self.refuse(session, "no key", "no UWSGI_FASTROUTER_KEY, HTTP_HOST or SERVER_NAME in the vars")
+        pool = self.pools.get(str(key, "utf-8", "surrogateescape"))
+        if pool is None:
+            return self.refuse(session, "unknown key", f"no node for {key!r}", quiet=True)
+        session.pool = pool
+        pool.hits += 1
+        member = pool.pick(pool)
+        if member is None:
+            return self.refuse(session, "no node", f"all nodes of {pool.key!r} have failed", quiet=True)
+        self.connect(session, member)
+
+    def connect(self, session: Session, member: Member) -> None:
+        """Ask this node. What can be sent is sent at once: on the straight path it has been connected by then."""
+        endpoint = member.endpoint
+        node = member.node
+        head = session.head
+        session.member = member
+        session.state = CONNECT
+        session.tick = self.tick
+        session.tries += 1
+        member.in_flight += 1
+        endpoint.in_flight += 1
+        if head[0] != node.modifier1 or head[3] != node.modifier2:
+            head = b"%c%b%c%b" % (node.modifier1, head[1:3], node.modifier2, head[4:])
+        session.up = head  # type: ignore[assignment]  # bytes since it is whole
+        try:
+            session.node = peer = socket(endpoint.family, NODE_SOCKET)
+        except OSError as error:
+            return self.unconnected(session, error.errno)
+        error_number = peer.connect_ex(endpoint.sockaddr)
+        if error_number and error_number != errno.EINPROGRESS:
+            return self.unconnected(session, error_number)
+        session.node_fd = fd = peer.fileno()
+        self.own(fd, session)
+        session.batch = self.batch
+        if self.send_head(session):
+            self.register(fd, READ_WRITE if session.node_armed else READ)
+            if session.client_ready:
+                self.relay_up(session)
+
+    def send_head(self, session: Session) -> bool:
+        """The first send, which also tells how the connect went. False where it failed."""
+        up = session.up
+        try:
+            sent = session.node.send(up)  # type: ignore[union-attr]
+        except BlockingIOError:  # still connecting: wait until it can be written to
+            session.node_armed = True
+            return True
+        except OSError as error:
+            self.unconnected(session, error.errno)
+            return False
+        member: Member = session.member  # type: ignore[assignment]
+        if member.second != self.second:
+            member.note(self.second)
+        member.requests += 1
+        member.rx += sent
+        self.requests += 1
+        if member.endpoint.state != LIVE:
+            self.table.restore(member.endpoint)
+        session.state = RELAY
+        session.tick = self.tick
+        if len(session.head) > session.size:
+            self.body(session, len(session.head) - session.size)
+        if sent == len(up):
+            session.up = b""
+        else:
+            session.up = up[sent:]
+            session.node_armed = True
+        return True
+
+    def turn(self) -> None:
+        """One batch of events."""
+        sessions = self.sessions
+        self.batch = batch = self.batch + 1
+        self.second = int(time())
+        for fd, mask in self.epoll.poll(0, EVENTS):
+            session = sessions[fd]
+            if session is None or (fd == session.node_fd and session.batch == batch):
+                continue  # the event of a socket that was closed in this batch, whose descriptor may have a new owner
+            try:
+                if fd == session.node_fd:
+                    self.node_event(session, mask)
+                else:
+                    self.client_event(session, mask)
+            except Exception:
+                # A fault of ours ends one session. Let out, it would end the batch, and gevent would call us no more.
+                log.exception("[uwsgi-fastrouter] client %s: internal error", peer_name(session.client))
+                self.close(session)
+
+    def node_event(self, session: Session, mask: int) -> None:
+        session.ended |= bool(mask & GONE)
+        if session.state == RELAY:
+            session.tick = self.tick
+            if mask & EPOLLOUT and session.up:
+                self.relay_up(session)
+            if mask & ~EPOLLOUT:
+                self.relay_down(session)
+        elif session.state == CONNECT and self.send_head(session):
+            if session.client_ready:
+                self.relay_up(session)
+            if mask & ~EPOLLOUT:
+                self.relay_down(session)
+
+    def client_event(self, session: Session, mask: int) -> None:
+        if session.state == LINGER:
+            self.discard(session, mask)
+        elif mask & GONE:
+            self.close(session)
+        elif session.state == HEAD:
+            self.read_head(session)
+        else:
+            session.client_ready |= bool(mask & EPOLLIN)
+            if session.state == RELAY:
+                session.tick = self.tick
+                if mask & EPOLLOUT and session.down:
+                    self.relay_down(session)
+                if session.client_ready:
+                    self.relay_up(session)
+
+    def relay_down(self, session: Session) -> None:
+        """Node to client, until the node has no more, the client takes no more, or the others have waited enough."""
+        if session.state != RELAY:
+            return
+        client = session.client
+        recv = session.node.recv  # type: ignore[union-attr]
+        member: Member = session.member  # type: ignore[assignment]
+        budget = TURN_BYTES
+        data = session.down
+        while True:
+            if not data:
+                try:
+                    data = recv(CHUNK)
+                except BlockingIOError:
+                    return
+                except OSError as error:
+                    return self.node_ended(session, error.strerror or str(error))
+                if not data:
+                    return self.node_ended(session, "closed")
+                session.answered = True
+                session.head = b""
+                member.tx += len(data)
+                drained = len(data) < CHUNK
+            else:
+                drained = False  # left over from before: the node was not read since
+            # On a unix socket EPOLLRDHUP may be ahead of bytes still to be read; there the EOF is read.
+            last = drained and session.ended and member.endpoint.family != AF_UNIX
+            try:
+                sent = client.send(data, LAST if last else MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return self.close(session)
+            if sent < len(data):
+                session.down = data[sent:]
+                if not session.client_armed:
+                    session.client_armed = True
+                    self.epoll.modify(session.client_fd, READ_WRITE)
+                return
+            session.down = b""
+            if last:
+                return self.finish(session)
+            if drained and not session.ended:
+                return
+            budget -= sent
+            if budget <= 0:
+                return self.cut(session)
+            data = b""
+
+    def relay_up(self, session: Session) -> None:
+        """Client to node, likewise. A node that takes no more is still listened to: it may have answered early."""
+        if session.state != RELAY:
+            return
+        peer: socket = session.node  # type: ignore[assignment]
+        budget = TURN_BYTES
+        while True:
+            if session.up:
+                try:
+                    sent = peer.send(session.up)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    session.deaf, session.up = True, b""
+                    return
+                session.member.rx += sent  # type: ignore[union-attr]
+                session.up = session.up[sent:]
+                if session.up:
+                    if not session.node_armed:
+                        session.node_armed = True
+                        self.epoll.modify(session.node_fd, READ_WRITE)
+                    return
+                budget -= sent
+            if not session.client_ready or session.deaf:
+                return
+            if budget <= 0:
+                return self.cut(session)
+            try:
+                session.up = session.client.recv(CHUNK, MSG_DONTWAIT)
+            except BlockingIOError:
+                session.client_ready = False
+                return
+            except OSError:
+                return self.close(session)
+            if not session.up:
+                return self.close(session)
+            self.body(session, len(session.up))
+            session.client_ready = len(session.up) == CHUNK
+
+    def body(self, session: Session, size: int) -> None:
+        """Keep count of the body, `size` bytes of which have come: where some are missing at the end, `finish` waits."""
+        if not session.uploaded:
+            session.uploaded = True
+            head = session.head
+            session.missing = content_length(head, session.size) if head else UNKNOWN
+        session.missing -= size
+
+    # Ends.
+
+    def node_ended(self, session: Session, why: str) -> None:
+        """The node's EOF or reset. Before its first byte it may be another node's turn."""
+        if session.answered:
+            self.finish(session)
+        else:
+            member: Member = session.member  # type: ignore[assignment]
+            self.leave(session)
+            session.state = DETOUR
+            self.detours.unanswered(session, member, why)
+
+    def unconnected(self, session: Session, error: int) -> None:
+        member: Member = session.member  # type: ignore[assignment]
+        self.leave(session)
+        session.state = DETOUR
+        self.detours.unconnected(session, member, error)
+
+    def finish(self, session: Session) -> None:
+        """All is answered. Closing on a client that still sends would reset it and might take the answer away."""
+        if session.missing <= 0:
+            return self.close(session)
+        self.leave(session)
+        session.state = LINGER
+        session.tick = self.tick
+        try:
+            session.client.shutdown(SHUT_WR)
+        except OSError:
+            return self.close(session)
+        self.discard(session, 0)
+
+    def discard(self, session: Session, mask: int) -> None:
+        """Read what a client sends after its answer, a chunk an event, and throw it away."""
+        try:
+            more = session.client.recv(CHUNK, MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            return self.close(session)
+        session.ended |= bool(mask & GONE)
+        if not more:
+            self.close(session)
+        elif len(more) == CHUNK or session.ended:
+            self.cut(session)
+
+    def refuse(self, session: Session, kind: str, text: str, quiet: bool = False) -> None:
+        """Close without an answer, as the fastrouter does; say why unless `quiet`."""
+        if not quiet:
+            self.complain(session, kind, text)
+        else:
+            self.complaints[kind] += 1
+        self.close(session)
+
+    def complain(self, session: Session, kind: str, text: str) -> None:
+        """Count under `kind` and log, a few lines a second."""
+        self.complaints[kind] += 1
+        self.lines += 1
+        if self.lines <= LINES_A_TICK:
+            log.warning("[uwsgi-fastrouter] client %s: %s", peer_name(session.client), text)
+
+    def leave(self, session: Session) -> None:
+        """Let the node go."""
+        member = session.member
+        if member is None:
+            return
+        session.member = None
+        member.in_flight -= 1
+        member.endpoint.in_flight -= 1
+        if session.state == CONNECT and member.endpoint.state == TRYING:
+            self.table.release_trial(member.endpoint)
+        if session.node_fd >= 0:
+            self.sessions[session.node_fd] = None
+            session.node_fd = -1
+        if session.node is not None:
+            session.node.close()
+            session.node = None
+        session.up = b""
+        session.node_armed = session.ended = session.deaf = False
+
+    def close(self, session: Session) -> None:
+        """End the session, in whatever state it is."""
+        if session.state == CLOSED:
+            return
+        self.sessions[session.client_fd] = None
+        session.client.close()  # first, as it flushes what MSG_MORE held back
+        self.leave(session)
+        session.state = CLOSED
+        session.head = session.down = b""
+        self.active -= 1
+
+    # Beside the path.
+
+    def own(self, fd: int, session: Session) -> None:
+        try:
+            self.sessions[fd] = session
+        except IndexError:
+            self.sessions.extend([None] * fd)
+            self.sessions[fd] = session
+
+    def cut(self, session: Session) -> None:
+        """The session has had its share; it goes on when the others have had theirs."""
+        if not session.resumes:
+            session.resumes = True
+            if not self.resumable:
+                self.wake()
+            self.resumable.append(session)
+
+    def resume(self) -> None:
+        """Go on with the sessions whose turn was cut."""
+        waiting, self.resumable = self.resumable, []
+        for session in waiting:
+            session.resumes = False
+            if session.state == LINGER:
+                self.discard(session, 0)
+            else:
+                session.tick = self.tick
+                self.relay_down(session)
+                self.relay_up(session)
+
+    def sweep(self) -> None:
+        """Once a second: end what has taken too long. Limits are exceeded by less than a second, never undercut."""
+        self.tick += 1
+        self.lines = 0
+        for fd, session in enumerate(self.sessions):
+            if session is None or fd != session.client_fd:
+                continue
+            age = self.tick - session.tick
+            if session.state == CONNECT:
+                if age > self.connect_timeout:
+                    self.unconnected(session, errno.ETIMEDOUT)
+            elif session.state == LINGER:
+                if age > LINGER_TICKS:
+                    self.close(session)
+            elif age > self.timeout and session.state != DETOUR:
+                if session.state == HEAD:
+                    have = len(session.head)
+                    self.refuse(session, "head timeout", f"head not complete after {self.timeout} s, {have} bytes came")
+                else:
+                    self.complaints["timeout"] += 1
+                    self.close(session)
+
+
+def peer_name(client: socket) -> str:
+    """Who it is, for a log line."""
+    try:
+        address = client.getpeername()
+    except OSError:
+        return "(gone)"
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "on a unix socket"

@@ -1,0 +1,33 @@
+"""One worker as one key's source describes it: a frozen value that travels from a source to the engine.
+
+A `Node` says where a worker listens and how it wants to be used. It never says how the worker is doing: that is the
+`Endpoint`'s affair (endpoint.py), and what has been counted for it stands in the `Member` (pool.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A worker's address and what its source says of it, for one key.
+
+    `address` is the identity, exactly as announced (`10.0.0.5:3031`, `:3031`, `/run/app.sock`). `weight` is 1 or more,
+    `backup` is the level (0 serves first), the modifiers are bytes written into each packet's header. `cores`, `load`
+    and `last_check` (unix seconds) change with nearly every announcement and steer nothing yet: they take no part
+    in `==`, so two nodes are equal when the routers need not hear of the difference.
+    """
+
+    address: str
+    weight: int = 1
+    backup: int = 0
+    modifier1: int = 0
+    modifier2: int = 0
+    proto: str = ""
+    vassal: str = ""
+    algorithm: str = ""  # wanted for the pool that this node opens; empty = the default
+    sni: bool = False  # the announcement named TLS files; shown in the stats only
+    cores: int = field(default=0, compare=False)
+    load: int = field(default=0, compare=False)
+    last_check: int = field(default=0, compare=False)

@@ -1,0 +1,65 @@
+"""What the supervisor and a router say to each other: length-prefixed JSON over a socket pair. Sans-IO.
+
+Down, one message for all that is news when the router reads:
+    {"options": {...}, "listeners": [[fd, name], ...]}     first, once
+    {"pools": {key: [node, ...], ...}}                     second, once: the whole table; the router accepts after it
+    {"set": [[key, [node, ...], [address, ...]], ...]}     keys that changed, what they hold, and who has left
+    {"out": [address, ...], "live": [address, ...]}        endpoints out of turn, or in it again
+    {"count": N}                                           asks for the counters
+    {"stop": true}                                         accept no more, finish, end
+Up:
+    {"accepting": true}                                    once, when the table is in
+    {"out": [...], "live": [...]}                          what happened to endpoints here
+    {"counters": N, ...}                                   the answer to {"count": N} (stats.py says what is in it)
+A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm. Keys that are not UTF-8 travel
+as JSON's escapes of their surrogates.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from router.node import Node
+
+Message = dict[str, Any]
+
+LENGTH = struct.Struct("!I")  # bytes of the JSON text that follows
+
+
+def encode(message: Message) -> bytes:
+    """One message as it goes over the pair."""
+    text = json.dumps(message, separators=(",", ":")).encode("ascii")
+    return LENGTH.pack(len(text)) + text
+
+
+class Decoder:
+    """Bytes in, messages out, however the bytes were cut."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take in `data`; yields each message that is whole."""
+        self._buffer += data
+        while len(self._buffer) >= LENGTH.size:
+            end = LENGTH.size + LENGTH.unpack_from(self._buffer)[0]
+            if len(self._buffer) < end:
+                return
+            text = bytes(self._buffer[LENGTH.size : end])
+            del self._buffer[:end]
+            yield json.loads(text)
+
+
+def pack_node(node: Node) -> list[Any]:
+    """A node as it stands in a message."""
+    return [
+        node.address, node.weight, node.backup, node.modifier1, node.modifier2, node.proto, node.vassal, node.algorithm,
+    ]  # fmt: skip
+
+
+def unpack_node(values: list[Any]) -> Node:
+    """The node that `pack_node` packed."""
+    return Node(*values)

@@ -1,0 +1,231 @@
+"""One router process: listeners, engine, and the copy of the table that the supervisor keeps up to date.
+
+Executed by the supervisor as `python -P -m router.server FD`, FD being this end of the pair (pair.py); everything else
+comes over it. Not monkey-patched (that takes `select.epoll` away), and deaf to the terminal's signals: it ends when it is
+told to, or when the pair does. A supervisor that is stuck changes nothing here; one that is gone ends this process
+after what is in flight.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.socket
+from gevent.server import StreamServer
+
+from router import stats
+from router.endpoint import LIVE, OUT, Endpoint
+from router.engine import Engine
+from router.logs import log, log_to
+from router.options import Options
+from router.pair import Decoder, Message, encode, unpack_node
+from router.session import Detours
+from router.table import Table
+
+ACCEPT_PAUSE = 0.1  # seconds without accepting when the process is out of descriptors or memory
+PAIR_CHUNK = 1 << 18  # bytes
+
+
+class Acceptor(StreamServer):
+    """gevent's server on one listening socket, whose accept step is the engine's: no greenlet a connection."""
+
+    def __init__(self, listener: socket.socket, engine: Engine) -> None:
+        listener.setblocking(False)
+        super().__init__(listener, handle=lambda *_: None)
+        self.engine = engine
+        self.accept = listener._accept  # type: ignore[attr-defined]  # without the stdlib's wrapping
+        self.family = int(listener.family)
+
+    def _do_read(self) -> None:
+        """gevent calls this when the listener is readable."""
+        self.take_in()
+
+    def take_in(self) -> bool:
+        """Accept what waits. True where more may wait; pauses where the process has no room for more."""
+        try:
+            return self.engine.accept(self.accept, self.family)
+        except OSError as error:
+            log.error("[uwsgi-fastrouter] accept(): %s", error.strerror)
+            self.stop_accepting()
+            self._timer = self.loop.timer(ACCEPT_PAUSE)
+            self._timer.start(self.start_accepting)
+            return False
+
+
+class Router:
+    """This process. Built from the supervisor's first message; `run` returns when there is nothing more to do."""
+
+    def __init__(self, pair: Any, options: Options, listeners: Sequence[tuple[int, str]]) -> None:
+        self.pair = pair
+        self.options = options
+        self.table = Table(on_change=lambda change: self.go_cheap_or_not(), on_health=self.on_health)
+        self.feed = self.table.feed("supervisor")
+        loop = gevent.get_hub().loop
+        wake = loop.timer(0.0)
+        self.engine = Engine(
+            self.table,
+            timeout=options.timeout,
+            connect_timeout=options.connect_timeout,
+            wake=lambda: wake.start(self.engine.resume),
+        )
+        self.engine.detours = Detours(
+            self.engine,
+            gracetime=options.gracetime,
+            max_retries=options.max_retries,
+            retry=options.retry,
+            quiet=options.quiet,
+        )
+        self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd, _ in listeners]
+        self.batches = loop.io(self.engine.fileno(), 1)
+        self.sweeps = loop.timer(1.0, 1.0)
+        self.serving = False  # the table is in and nobody has said stop
+        self.accepting = False
+        self.relayed = False  # health that came from the supervisor is not news to it
+        self.health: dict[str, bool] = {}  # address → in turn; what the supervisor is to be told
+        self.answers: list[Message] = []
+        self.news = gevent.event.Event()
+        self.stopping = gevent.event.Event()
+
+    def run(self) -> None:
+        """Serve until told to stop, then finish what is in flight, within `drain_timeout`."""
+        self.batches.start(self.engine.turn)
+        self.sweeps.start(self.sweep)
+        gevent.spawn(self.write)
+        self.stopping.wait()
+        for acceptor in self.acceptors:
+            acceptor.stop_accepting()
+            acceptor.socket.close()
+        deadline = monotonic() + self.options.drain_timeout
+        while self.engine.active and monotonic() < deadline:
+            gevent.sleep(0.02)
+
+    def stop(self, drain: bool) -> None:
+        """Accept no more. `drain`: take in first what waits in the backlog, as nobody else will."""
+        if self.stopping.is_set():
+            return
+        if drain and self.accepting:
+            for acceptor in self.acceptors:
+                while acceptor.take_in():
+                    pass
+        self.serving = False
+        self.stopping.set()
+
+    def sweep(self) -> None:
+        self.engine.sweep()
+        self.table.begin_trials(monotonic())
+
+    # What the supervisor says.
+
+    def follow(self, orders: Iterable[Message]) -> None:
+        """Obey until the supervisor is gone; then others may have the address, so let go of the listeners at once."""
+        for message in orders:
+            self.obey(message)
+        self.stop(drain=False)
+
+    def obey(self, message: Message) -> None:
+        """One message down the pair, in the order of pair.py."""
+        if "pools" in message:
+            pools = message["pools"].items()
+            self.feed.replace({key: [unpack_node(node) for node in nodes] for key, nodes in pools})
+        for key, nodes, left in message.get("set", ()):
+            for address in left:  # one that is back already starts from zero
+                self.feed.withdraw(key, address)
+            self.feed.set(key, [unpack_node(node) for node in nodes])
+        self.relayed = True
+        for address in message.get("out", ()):
+            if (endpoint := self.table.endpoints.get(address)) and endpoint.state != OUT:
+                self.table.fail(endpoint, monotonic() + self.options.gracetime)
+        for address in message.get("live", ()):
+            if endpoint := self.table.endpoints.get(address):
+                self.table.restore(endpoint)
+        self.relayed = False
+        if "pools" in message:
+            self.serve()
+        if "count" in message:
+            self.answers.append({"counters": message["count"], **stats.count(self.engine, not self.accepting)})
+            self.news.set()
+        if message.get("stop"):
+            self.stop(drain=True)
+
+    def serve(self) -> None:
+        """The table is in: begin to accept, unless cheap mode has nothing to accept for."""
+        self.serving = True
+        self.go_cheap_or_not()
+        self.answers.append({"accepting": True})
+        self.news.set()
+
+    # What happens here.
+
+    def go_cheap_or_not(self) -> None:
+        """Accept while there is a node to ask; a router that is not cheap always accepts."""
+        wanted = self.serving and not (self.options.cheap and self.table.empty)
+        if wanted == self.accepting:
+            return
+        self.accepting = wanted
+        for acceptor in self.acceptors:
+            if wanted:
+                acceptor.start_accepting()
+            else:
+                acceptor.stop_accepting()
+        if self.options.cheap and self.serving:
+            what = "leaving cheap mode..." if wanted else "no more nodes available. Going cheap..."
+            log.info("[uWSGI fastrouter pid %d] %s", os.getpid(), what)
+
+    def on_health(self, endpoint: Endpoint) -> None:
+        if not self.relayed and endpoint.state in (LIVE, OUT):
+            self.health[endpoint.address] = endpoint.state == LIVE
+            self.news.set()
+        self.go_cheap_or_not()
+
+    def write(self) -> None:
+        """Tell the supervisor, all that is news at once; while it does not read, the latest replaces the older."""
+        while True:
+            self.news.wait()
+            self.news.clear()
+            health, self.health = self.health, {}
+            answers, self.answers = self.answers, []
+            if health:
+                live = [address for address, in_turn in health.items() if in_turn]
+                answers.append({"live": live, "out": [address for address in health if address not in set(live)]})
+            try:
+                self.pair.sendall(b"".join(map(encode, answers)))
+            except OSError:
+                return  # it is gone, which the reader finds out as well
+
+
+def messages(pair: Any) -> Iterator[Message]:
+    """What comes down the pair, until its end."""
+    decoder = Decoder()
+    while True:
+        try:
+            data = pair.recv(PAIR_CHUNK)
+        except OSError:
+            return
+        if not data:
+            return
+        yield from decoder.feed(data)
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    log_to(sys.stderr)
+    pair = gevent.socket.socket(fileno=int(sys.argv[1]))
+    orders = messages(pair)
+    first = next(orders, None)
+    if first is not None:
+        router = Router(pair, Options.from_json(first["options"]), first["listeners"])
+        gevent.spawn(router.follow, orders)
+        router.run()
+
+
+if __name__ == "__main__":
+    main()
