@@ -1,0 +1,104 @@
+"""The words of a command line as settings, by getopt's rules, which uWSGI's users know.
+
+`--name value`, `--name=value`, any unambiguous beginning of a name, `--` before what only looks like an
+option. Other words are configuration files. This file knows no option: names come in as a mapping to getopt's
+notation ("=" takes a value, "" is a flag, "?" takes one only as `--name=value`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from router.ini import OptionsError, Setting, shown
+from router.values import FALSE_WORDS, TRUE_WORDS
+
+# The short forms that people type for a fastrouter; gfrouter has none of its own.
+SHORT = {"-h": "--help", "-M": "--master"}
+
+# How alike a spelling must be to be suggested (difflib's ratio).
+SUGGESTED = 0.6
+
+
+class Name(NamedTuple):
+    """A name's notation, and its meaning: a beginning that fits several names of one meaning is no riddle."""
+
+    notation: str
+    meaning: str
+
+
+def parse(argv: Sequence[str], names: Mapping[str, Name], rare: Mapping[str, Name]) -> list[Setting]:
+    """What `argv` (without the program's name) says; files become settings of `ini`.
+
+    A beginning is looked for among the rare names only where none of the others fits. OptionsError for
+    whatever cannot be understood.
+    """
+    settings: list[Setting] = []
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        word = SHORT.get(word, word)
+        if word == "--":
+            settings += [_file(rest) for rest in words]
+            break
+        if not word.startswith("-"):
+            settings.append(_file(word))
+            continue
+        written, equals, value = word[2:].partition("=")
+        name = _complete(written, names, rare) if word.startswith("--") else None
+        if name is None:
+            raise OptionsError(f"{shown(word)}: unknown option{did_you_mean(word.strip('-'), names)}")
+        notation = (names.get(name) or rare[name]).notation
+        if not equals and notation == "=":
+            value = _value_of(name, words)
+        elif not equals and notation == "" and words and words[0].lower() in TRUE_WORDS + FALSE_WORDS:
+            value = words.popleft()  # uWSGI's `--fastrouter-quiet true`: a flag that wants a value there
+        settings.append(_setting(name, value))
+    return settings
+
+
+def nearest(name: str, names: Iterable[str], ratio: float) -> str | None:
+    """The name most like `name`, if any is at least so like it."""
+    found = difflib.get_close_matches(name.lower().replace("_", "-"), names, n=1, cutoff=ratio)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, names: Iterable[str], dashes: str = "--") -> str:
+    """`, did you mean --listen?`, or nothing where no name is like it."""
+    near = nearest(name.partition("=")[0], names, SUGGESTED)
+    return f", did you mean {dashes}{near}?" if near else ""
+
+
+def _complete(written: str, names: Mapping[str, Name], rare: Mapping[str, Name]) -> str | None:
+    """The full name that was meant, None for no such name."""
+    if written in names or written in rare:
+        return written
+    for some in (names, rare):
+        found = sorted(name for name in some if written and name.startswith(written))
+        if len({some[name].meaning for name in found}) == 1:
+            return found[0]
+        if found:
+            among = ", ".join(f"--{name}" for name in found[:8]) + (", ..." if len(found) > 8 else "")
+            raise OptionsError(f"--{shown(written)}: ambiguous, it could be {among}")
+    return None
+
+
+def _value_of(name: str, words: deque[str]) -> str:
+    if not words:
+        raise OptionsError(f"--{name}: a value is missing")
+    if words[0].startswith("--"):
+        raise OptionsError(f"--{name}: a value is missing, {shown(words[0])} follows")
+    return words.popleft()
+
+
+def _file(word: str) -> Setting:
+    if not re.search(r"\.ini(:[^/]*)?$", word):
+        raise OptionsError(f"{shown(word)}: neither an option (--NAME) nor a file that ends in .ini")
+    return _setting("ini", word)
+
+
+def _setting(name: str, value: str) -> Setting:
+    return Setting(name, value, shown(f"--{name} {value}".rstrip()), plain=True, origin="command line")

@@ -1,0 +1,743 @@
+"""The options: every spelling and source, what is stronger than what, and in which words the rest is refused.
+
+They are read from real files in a folder of the test's own; nothing is bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from servers import UWSGI as UWSGI_COMMAND
+
+from router import __version__, foreign
+from router.options import (
+    PLAIN,
+    TABLE,
+    UWSGI,
+    HelpRequested,
+    Options,
+    OptionsError,
+    VersionRequested,
+    help_text,
+    load,
+)
+
+# The router.ini of the article that gfrouter answers.
+ARTICLE = """\
+[uwsgi]
+plugins = fastrouter
+master = true
+shared-socket = 127.0.0.1:3031
+fastrouter-subscription-server = 0.0.0.0:2626
+fastrouter = =0
+fastrouter-cheap = true
+vacuum = true
+
+# vim:ft=dosini et ts=2 sw=2 ai:
+"""
+
+# And its worker.ini, which a router may be given by mistake or because one file holds both.
+ARTICLE_WORKER = """\
+[uwsgi]
+plugins = python
+master = true
+processes = 2
+threads = 4
+heartbeat = 10
+socket = 192.*:0
+subscribe2 = server=127.0.0.1:2626,key=foo.com
+wsgi = app
+vacuum = true
+harakiri = 10
+max-requests = 100
+logformat = %(addr) - %(user) [%(ltime)] "%(method) %(uri) %(proto)" %(status) "%(referer)" "%(uagent)"
+
+# vim:ft=dosini et ts=2 sw=2 ai:
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files are named without a folder, so that messages read here as they do at a terminal."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(line: str, **environ: str) -> Options:
+    options, warnings = load(line.split(), environ)
+    assert warnings == []
+    return options
+
+
+def from_ini(text: str, line: str = "", **environ: str) -> tuple[Options, list[str]]:
+    Path("router.ini").write_text(text)
+    return load(["--ini", "router.ini", *line.split()], environ)
+
+
+def uwsgi(*lines: str) -> Options:
+    options, warnings = from_ini("\n".join(["[uwsgi]", *lines]))
+    assert warnings == []
+    return options
+
+
+def warnings_of(*lines: str) -> list[str]:
+    return from_ini("\n".join(["[uwsgi]", *lines]))[1]
+
+
+def refusal(line: str, **environ: str) -> str:
+    with pytest.raises(OptionsError) as caught:
+        load(line.split(), environ)
+    return str(caught.value)
+
+
+def ini_refusal(*lines: str, section: str = "uwsgi") -> str:
+    with pytest.raises(OptionsError) as caught:
+        from_ini("\n".join([f"[{section}]", *lines]))
+    return str(caught.value)
+
+
+# --- the seed article -------------------------------------------------------------------------------------
+
+
+def test_the_articles_router_ini_is_understood_without_a_word() -> None:
+    options, warnings = from_ini(ARTICLE)
+    assert warnings == []
+    assert options.listen == ("=0",)
+    assert options.shared_socket == ("127.0.0.1:3031",)
+    assert options.subscription_server == ("0.0.0.0:2626",)
+    assert options.cheap is True
+    assert options.vacuum is True
+    assert options.ini == ("router.ini",)
+    assert not {"listen", "subscription_server", "cheap", "vacuum"} & options.defaulted
+
+
+def test_the_article_reads_the_same_with_crlf() -> None:
+    assert from_ini(ARTICLE.replace("\n", "\r\n")) == from_ini(ARTICLE)
+
+
+def test_the_articles_worker_ini_gets_one_warning_for_each_option_of_workers() -> None:
+    _, warnings = from_ini(ARTICLE_WORKER)
+    assert [warning.split(" = ")[0] for warning in warnings] == [
+        "router.ini:4: processes",
+        "router.ini:5: threads",
+        "router.ini:6: heartbeat",
+        "router.ini:7: socket",
+        "router.ini:8: subscribe2",
+        "router.ini:9: wsgi",
+        "router.ini:11: harakiri",
+        "router.ini:12: max-requests",
+        "router.ini:13: logformat",
+    ]
+    assert warnings[1] == "router.ini:5: threads = 4: ignored, a router has no use for it"
+
+
+# --- nothing said -----------------------------------------------------------------------------------------
+
+
+def test_without_any_option_there_is_one_address_for_requests_and_one_for_announcements() -> None:
+    options, warnings = load([], {})
+    assert warnings == []
+    assert options == dataclasses.replace(Options(), defaulted=options.defaulted)
+    assert options.listen == ("127.0.0.1:3031",)
+    assert options.subscription_server == ("127.0.0.1:2626",)
+    assert options.defaulted == {entry.field for entry in TABLE}
+
+
+def test_what_is_not_given_is_defaulted_by_itself() -> None:
+    options = words("--listen :80")
+    assert options.subscription_server == ("127.0.0.1:2626",)
+    assert "subscription_server" in options.defaulted
+    assert "listen" not in options.defaulted
+    assert words("--subscription-server :2626").listen == ("127.0.0.1:3031",)
+
+
+# --- spellings --------------------------------------------------------------------------------------------
+
+# One legal text for each option, and the value it stands for.
+EXAMPLES: dict[str, tuple[str, object]] = {
+    "listen": ("10.0.0.1:80", ("10.0.0.1:80",)),
+    "shared_socket": (":81", (":81",)),
+    "subscription_server": (":2627", (":2627",)),
+    "stats": ("/run/stats.sock", "/run/stats.sock"),
+    "backlog": ("511", 511),
+    "vacuum": ("true", True),
+    "timeout": ("7", 7),
+    "cheap": ("true", True),
+    "subscription_tolerance": ("19", 19),
+    "connect_timeout": ("2", 2),
+    "max_retries": ("5", 5),
+    "retry": ("none", "none"),
+    "gracetime": ("9", 9),
+    "quiet": ("true", True),
+    "processes": ("4", 4),
+    "drain_timeout": ("0", 0),
+    "ini": ("more.ini", ("more.ini",)),
+    "strict": ("true", True),
+}
+
+
+def test_every_option_has_an_example_here() -> None:
+    assert EXAMPLES.keys() == {entry.field for entry in TABLE}
+    assert EXAMPLES.keys() | {"defaulted"} == {field.name for field in dataclasses.fields(Options)}
+
+
+def got(options: Options, field: str) -> object:
+    """The value, apart from what stands there only because a file was read."""
+    value = getattr(options, field)
+    return tuple(one for one in value if one != "router.ini") if field == "ini" else value
+
+
+@pytest.mark.parametrize("name", sorted({*PLAIN, *UWSGI}))
+def test_every_spelling_works_on_the_command_line(name: str) -> None:
+    entry = PLAIN.get(name) or UWSGI[name]
+    text, value = EXAMPLES[entry.field]
+    Path("more.ini").write_text("[uwsgi]\n")
+    for words_ in ([f"--{name}", text], [f"--{name}={text}"]):
+        options, _ = load(words_, {})
+        assert getattr(options, entry.field) == value
+        assert entry.field not in options.defaulted
+
+
+@pytest.mark.parametrize("name", sorted(set(UWSGI) - {"ini"}))
+def test_every_uwsgi_spelling_works_in_the_section_uwsgi(name: str) -> None:
+    text, value = EXAMPLES[UWSGI[name].field]
+    options, _ = from_ini(f"[uwsgi]\n{name} = {text}\n")
+    assert getattr(options, UWSGI[name].field) == value
+
+
+@pytest.mark.parametrize("name", sorted(set(PLAIN) - {"ini"}))
+def test_every_plain_spelling_works_in_the_section_gfrouter(name: str) -> None:
+    text, value = EXAMPLES[PLAIN[name].field]
+    options, _ = from_ini(f"[gfrouter]\n{name} = {text}\n")
+    assert getattr(options, PLAIN[name].field) == value
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"), [("UWSGI", n) for n in sorted(UWSGI)] + [("GFROUTER", n) for n in sorted(PLAIN)]
+)
+def test_every_spelling_works_in_the_environment(prefix: str, name: str) -> None:
+    entry = (UWSGI if prefix == "UWSGI" else PLAIN)[name]
+    text, value = EXAMPLES[entry.field]
+    Path("more.ini").write_text("[uwsgi]\n")
+    options, _ = load([], {f"{prefix}_{name.upper().replace('-', '_')}": text})
+    assert getattr(options, entry.field) == value
+
+
+def test_listen_in_uwsgi_is_the_queue_and_elsewhere_an_address() -> None:
+    assert uwsgi("listen = 200").backlog == 200
+    assert uwsgi("listen = 200").listen == ("127.0.0.1:3031",)
+    assert from_ini("[gfrouter]\nlisten = :80\n")[0].listen == (":80",)
+    assert load([], {"UWSGI_LISTEN": "200"})[0].backlog == 200
+    assert load([], {"GFROUTER_LISTEN": ":80"})[0].listen == (":80",)
+    assert refusal("--listen 100") == (
+        "--listen 100: a bare number is no address (a port is :100, the queue's length is backlog)"
+    )
+    assert ini_refusal("listen = 100", section="gfrouter") == (
+        "router.ini:2: listen = 100: a bare number is no address (a port is :100, the queue's length is backlog)"
+    )
+    assert ini_refusal("listen = 127.0.0.1:3031") == (
+        "router.ini:2: listen = 127.0.0.1:3031: this is the queue's length, not an address "
+        "(in [uwsgi] that is fastrouter = ...)"
+    )
+
+
+def test_processes_and_stats_in_uwsgi_are_the_workers() -> None:
+    assert warnings_of("processes = 4", "stats = :1717", "cheap = true") == [
+        "router.ini:2: processes = 4: ignored, a router has no use for it (the router's is fastrouter-processes)",
+        "router.ini:3: stats = :1717: ignored, a router has no use for it (the router's is fastrouter-stats)",
+        "router.ini:4: cheap = true: ignored, a router has no use for it (the router's is fastrouter-cheap)",
+    ]
+    assert from_ini("[uwsgi]\nprocesses = 4\nstats = :1717\n")[0].processes == 1
+    assert from_ini("[gfrouter]\nprocesses = 4\n")[0].processes == 4
+
+
+def test_a_section_that_was_asked_for_is_written_as_uwsgi() -> None:
+    Path("both.ini").write_text("[uwsgi]\nfastrouter=:1\n[edge]\nfastrouter=:2\n[gfrouter]\nlisten=:3\n")
+    assert words("--ini both.ini:edge").listen == (":2",)
+    assert words("both.ini:gfrouter").listen == (":3",)
+    assert words("both.ini").listen == (":1", ":3")
+
+
+# --- the command line -------------------------------------------------------------------------------------
+
+
+def test_unambiguous_beginnings_are_enough() -> None:
+    options = words("--fastrouter-subscription-se :1 --list :2 --vac --fastrouter-stat /s")
+    assert options.subscription_server == (":1",)
+    assert options.listen == (":2",)
+    assert options.vacuum is True
+    assert options.stats == "/s"
+
+
+def test_ambiguous_beginnings_are_refused_with_what_they_could_be() -> None:
+    assert refusal("--fastrouter-subscription-s :1") == (
+        "--fastrouter-subscription-s: ambiguous, it could be "
+        "--fastrouter-subscription-server, --fastrouter-subscription-slot"
+    )
+
+
+def test_spellings_of_one_option_are_not_ambiguous() -> None:
+    assert words("--fastrouter-st /s").stats == "/s"
+
+
+def test_flags_take_a_word_only_where_it_is_one() -> None:
+    Path("router.ini").write_text("[uwsgi]\nfastrouter-cheap = true\n")
+    assert words("--cheap router.ini").cheap is True
+    assert words("router.ini --cheap=false").cheap is False
+    assert words("router.ini --cheap no").cheap is False
+    assert words("--fastrouter-quiet true").quiet is True
+    assert words("--quiet").quiet is True
+
+
+def test_files_may_stand_by_themselves() -> None:
+    Path("a.ini").write_text("[uwsgi]\nfastrouter = :1\n")
+    Path("b.ini").write_text("[uwsgi]\nfastrouter = :2\n")
+    options = words("a.ini --ini b.ini")
+    assert options.listen == (":1", ":2")
+    assert options.ini == ("a.ini", "b.ini")
+    assert words("-- a.ini").listen == (":1",)
+
+
+def test_uwsgis_own_options_are_skipped_with_their_values() -> None:
+    line = "-M --plugins fastrouter --threads 4 --enable-threads --cheap"
+    options, warnings = load(line.split(), {})
+    assert options.cheap is True
+    assert warnings == [
+        "--threads 4: ignored, a router has no use for it",
+        "--enable-threads: ignored, a router has no use for it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--lisen :80", "--lisen: unknown option, did you mean --listen?"),
+        ("--lisen=:80", "--lisen=:80: unknown option, did you mean --listen?"),
+        ("--fastruoter-cheap", "--fastruoter-cheap: unknown option, did you mean --fastrouter-cheap?"),
+        ("--max_retries 1", "--max_retries: unknown option, did you mean --max-retries?"),
+        ("--qqqq", "--qqqq: unknown option"),
+        ("-x", "-x: unknown option"),
+        ("-", "-: unknown option"),
+        ("--=x", "--=x: unknown option"),
+        ("--timeout", "--timeout: a value is missing"),
+        ("--timeout --cheap", "--timeout: a value is missing, --cheap follows"),
+        ("app.py", "app.py: neither an option (--NAME) nor a file that ends in .ini"),
+        ("router.xml", "router.xml: neither an option (--NAME) nor a file that ends in .ini"),
+        ("--ini nope.ini", "cannot read nope.ini: No such file or directory"),
+        ("--set a=b", "--set a=b: set is not supported yet by gfrouter 0.1.0"),
+        ("--stop /run/x.pid", "--stop /run/x.pid: stop is not supported yet by gfrouter 0.1.0"),
+        (
+            "--listen $(HOST):1",
+            "--listen $(HOST):1: the environment variable $(...) is not supported yet by gfrouter 0.1.0",
+        ),
+    ],
+)
+def test_a_command_line_that_cannot_be_understood_is_refused(line: str, message: str) -> None:
+    assert refusal(line) == message
+
+
+def test_help_and_version_are_for_the_caller_to_print() -> None:
+    for line in ("--help", "-h", "--cheap --help", "--hel"):
+        with pytest.raises(HelpRequested):
+            load(line.split(), {})
+    with pytest.raises(VersionRequested):
+        load(["--version"], {})
+
+
+def test_the_help_names_every_option_in_every_spelling() -> None:
+    text = help_text(100)
+    for entry in TABLE:
+        assert f"  --{entry.plain[0]}" in text
+        for name in (*entry.plain, *entry.uwsgi):
+            assert f"--{name}" in text
+    assert "in [uwsgi]: listen\n" in text
+    assert text.count("also --fastrouter\n") == 1
+    assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
+        "Addresses:", "Requests:", "Nodes that fail:", "Processes:", "Configuration:"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_help_keeps_to_its_width(width: int) -> None:
+    assert max(map(len, help_text(width).splitlines())) <= max(width, 70)
+
+
+# --- which source is stronger -----------------------------------------------------------------------------
+
+
+def test_the_command_line_is_stronger_than_files_and_files_than_the_environment() -> None:
+    environ = {"UWSGI_FASTROUTER_TIMEOUT": "1", "GFROUTER_GRACETIME": "1", "GFROUTER_CONNECT_TIMEOUT": "1"}
+    text = "[uwsgi]\nfastrouter-timeout = 2\nfastrouter-gracetime = 2\n"
+    for line in ("--timeout 3 --ini router.ini", "--ini router.ini --timeout 3"):
+        Path("router.ini").write_text(text)
+        options, _ = load(line.split(), environ)
+        assert (options.timeout, options.gracetime, options.connect_timeout) == (3, 2, 1)
+
+
+def test_within_one_source_the_last_wins() -> None:
+    assert words("--timeout 1 --fastrouter-timeout 2").timeout == 2
+    assert uwsgi("fastrouter-timeout = 1", "fastrouter-timeout = 2").timeout == 2
+    environ = {"GFROUTER_TIMEOUT": "2", "UWSGI_FASTROUTER_TIMEOUT": "1"}
+    assert words("", **environ).timeout == 2
+
+
+def test_repeatable_options_add_up_over_all_sources() -> None:
+    options, _ = from_ini("[uwsgi]\nfastrouter = :2\nfastrouter = :3\n", "--listen :4", UWSGI_FASTROUTER=":1")
+    assert options.listen == (":1", ":2", ":3", ":4")
+
+
+def test_one_address_named_twice_is_one_socket_but_port_0_is_another_each_time() -> None:
+    options = words("--listen :1 --listen :1 --listen 127.0.0.1:0 --listen 127.0.0.1:0")
+    assert options.listen == (":1", "127.0.0.1:0", "127.0.0.1:0")
+
+
+def test_the_environment_holds_other_things_too() -> None:
+    environ = {
+        "UWSGI_RELOADS": "1",
+        "UWSGI_ORIGINAL_PROC_NAME": "uwsgi",
+        "GFROUTER_COMPILE": "1",
+        "GFROUTER_PORT_3031_TCP": "tcp://10.0.0.1:3031",
+        "HOME": "/root",
+    }
+    assert load(["--strict"], environ)[1] == []
+
+
+def test_a_misspelt_name_in_the_environment_is_worth_a_warning() -> None:
+    assert load([], {"GFROUTER_TIMOUT": "1"})[1] == [
+        "GFROUTER_TIMOUT=1 in the environment: unknown, so a mere placeholder; did you mean timeout?"
+    ]
+
+
+def test_a_wrong_value_in_the_environment_is_named_with_its_variable() -> None:
+    assert refusal("", UWSGI_FASTROUTER_TIMEOUT="abc") == (
+        "UWSGI_FASTROUTER_TIMEOUT=abc in the environment: not a whole number (legal: 0 to 31536000 seconds)"
+    )
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["", "true", "TRUE", "on", "yes", "1"])
+def test_words_for_yes(word: str) -> None:
+    assert uwsgi(f"vacuum = {word}").vacuum is True
+
+
+@pytest.mark.parametrize("word", ["false", "Off", "no", "0"])
+def test_words_for_no(word: str) -> None:
+    assert uwsgi("vacuum", f"vacuum = {word}").vacuum is False
+
+
+@pytest.mark.parametrize("name", ["timeout", "gracetime", "processes", "max-retries"])
+def test_0_means_the_default(name: str) -> None:
+    options = uwsgi(f"fastrouter-{name} = 7", f"fastrouter-{name} = 0")
+    assert getattr(options, PLAIN[name].field) == PLAIN[name].default
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("fastrouter-timeout = abc", "not a whole number (legal: 0 to 31536000 seconds)"),
+        ("fastrouter-timeout = 1.5", "not a whole number (legal: 0 to 31536000 seconds)"),
+        ("fastrouter-timeout = ٣", "not a whole number (legal: 0 to 31536000 seconds)"),
+        ("fastrouter-timeout = -1", "out of range (legal: 0 to 31536000 seconds)"),
+        ("fastrouter-timeout =", "a number is missing (legal: 0 to 31536000 seconds)"),
+        ("fastrouter-timeout", "a number is missing (legal: 0 to 31536000 seconds)"),
+        ("fastrouter-processes = 100000", "out of range (legal: 0 to 1024)"),
+        ("fastrouter-processes = 99999999999999999999", "out of range (legal: 0 to 1024)"),
+        ("fastrouter-connect-timeout = 0", "out of range (legal: 1 to 31536000 seconds)"),
+        ("subscription-tolerance = 0", "out of range (legal: 1 to 31536000 seconds)"),
+        ("listen = 0", "out of range (legal: 1 to 1000000 connections)"),
+        ("fastrouter-retry = always", "unknown word (legal: none, connect, idempotent)"),
+        ("vacuum = maybe", "neither yes nor no (legal: true, on, yes, 1, false, off, no, 0)"),
+        ("fastrouter =", "an address is missing (legal: HOST:PORT, :PORT, 192.*:PORT or a path)"),
+        ("fastrouter = =x", "=N wants the number of a shared socket, counted from 0"),
+        ("fastrouter-stats = 1717", "a bare number is no address (a port is :1717)"),
+        ("shared-socket = =0", "=N means a shared socket, which only a listening address can be"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place_and_what_is_legal(line: str, message: str) -> None:
+    assert ini_refusal(line) == f"router.ini:2: {line}: {message}"
+
+
+def test_a_value_that_a_stronger_source_replaces_must_be_right_all_the_same() -> None:
+    Path("router.ini").write_text("[uwsgi]\nfastrouter-timeout = abc\n")
+    assert refusal("router.ini --timeout 3").startswith("router.ini:2: fastrouter-timeout = abc: ")
+
+
+# --- shared sockets ---------------------------------------------------------------------------------------
+
+
+def test_a_number_counts_the_shared_sockets_of_all_sources() -> None:
+    options, _ = from_ini("[uwsgi]\nshared-socket = :1\nfastrouter = =01\n", "--shared-socket :2 --listen =0")
+    assert options.shared_socket == (":1", ":2")
+    assert options.listen == ("=1", "=0")
+
+
+def test_a_shared_socket_that_is_not_there_is_named() -> None:
+    assert ini_refusal("shared-socket = :1", "fastrouter = =2") == (
+        "router.ini:3: fastrouter = =2, but only 1 shared-socket is given"
+    )
+    assert ini_refusal("fastrouter = =0") == "router.ini:2: fastrouter = =0, but no shared-socket is given"
+    assert refusal("--shared-socket :1 --shared-socket :2 --listen =2") == (
+        "--listen =2, but only 2 shared-sockets are given"
+    )
+
+
+def test_a_shared_socket_that_nobody_uses_is_worth_a_warning() -> None:
+    assert warnings_of("shared-socket = :1", "shared-socket = :2", "fastrouter = =0") == [
+        "shared-socket 1 (:2) is not used by any listening address (=1)"
+    ]
+
+
+# --- placeholders -----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_a_placeholder_even_before_it_is_defined() -> None:
+    options = uwsgi("fastrouter = %(host):%(port)", "host = 10.0.0.1", "port = 80", "port = 81")
+    assert options.listen == ("10.0.0.1:80",)
+
+
+def test_placeholders_reach_over_files_sections_and_the_command_line() -> None:
+    Path("common.ini").write_text("[uwsgi]\nhost = 10.0.0.1\n")
+    options, warnings = from_ini("[gfrouter]\nlisten = %(host):1\n", "common.ini --listen %(host):2")
+    assert options.listen == ("10.0.0.1:1", "10.0.0.1:2")
+    assert warnings == []
+
+
+def test_an_option_is_a_placeholder_too() -> None:
+    assert uwsgi("fastrouter = :80", "fastrouter-stats = /run/%(fastrouter)").stats == "/run/:80"
+
+
+def test_an_unknown_placeholder_stays_literal() -> None:
+    assert uwsgi("fastrouter = %(nothing):80").listen == ("%(nothing):80",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "construct"),
+    [
+        (["fastrouter = $(HOST):3031"], "the environment variable $(...)"),
+        (["fastrouter = $(HOST:-127.0.0.1):3031"], "the environment variable $(...)"),
+        (["fastrouter = @(/etc/address)"], "the file @(...)"),
+        (["fastrouter = :%(port + 1)", "port = 1"], "the sum or join %(port + 1)"),
+        (["fastrouter = /run/%n.sock"], "the magic letter %n"),
+    ],
+)
+def test_constructs_in_our_values_are_refused_by_name(lines: list[str], construct: str) -> None:
+    message = f"router.ini:2: {lines[0]}: {construct} is not supported yet by gfrouter 0.1.0"
+    assert ini_refusal(*lines) == message
+
+
+def test_constructs_that_come_in_through_a_placeholder_are_refused_where_they_are_used() -> None:
+    assert ini_refusal("base = $(HOME)", "fastrouter = %(base)/s") == (
+        "router.ini:3: fastrouter = %(base)/s: the environment variable $(...) is not supported yet by gfrouter 0.1.0"
+    )
+
+
+def test_constructs_elsewhere_are_nobodys_business() -> None:
+    assert uwsgi("base = $(HOME)/%n", "fastrouter = :80").listen == (":80",)
+
+
+@pytest.mark.parametrize("line", ["for = a b", "if-env = X", "endif", "else", "include = a.ini", "set = a=b"])
+def test_blocks_and_includes_are_refused(line: str) -> None:
+    name = line.split(" = ")[0]
+    assert ini_refusal(line) == f"router.ini:2: {line}: {name} is not supported yet by gfrouter 0.1.0"
+
+
+def test_a_file_cannot_name_another_yet() -> None:
+    for section in ("uwsgi", "gfrouter"):
+        assert ini_refusal("ini = other.ini", section=section) == (
+            "router.ini:2: ini = other.ini: ini inside a file is not supported yet by gfrouter 0.1.0"
+        )
+
+
+def test_a_placeholder_that_refers_to_itself_is_refused_where_it_is_used() -> None:
+    assert ini_refusal("a = %(a)", "fastrouter = %(a)") == (
+        "router.ini:3: fastrouter = %(a): over 100 placeholders in one value (does one refer to itself?)"
+    )
+
+
+# --- unknown names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("fastruoter-cheap = true", "fastrouter-cheap"),
+        ("fastrouter-chaep = true", "fastrouter-cheap"),
+        ("fastrouter_cheap = true", "fastrouter-cheap"),
+        ("vacum = true", "vacuum"),
+        ("subscriptions-sign-chek = SHA1:/keys", "subscriptions-sign-check"),
+        ("timeout = 60", "fastrouter-timeout"),
+        ("subscription-server = :2626", "fastrouter-subscription-server"),
+    ],
+)
+def test_a_likely_misspelling_is_worth_a_warning(line: str, near: str) -> None:
+    message = f"router.ini:2: {line}: unknown, so a mere placeholder; did you mean {near}?"
+    assert warnings_of(line) == [message]
+
+
+def test_an_unknown_fastrouter_option_is_worth_a_warning_whatever_it_is_like() -> None:
+    assert warnings_of("fastrouter-xyzzy-plugh = 1") == [
+        "router.ini:2: fastrouter-xyzzy-plugh = 1: unknown, so a mere placeholder"
+    ]
+
+
+def test_a_placeholder_in_use_is_no_misspelling() -> None:
+    assert warnings_of("timeout = 7", "fastrouter-timeout = %(timeout)") == []
+
+
+def test_a_mere_placeholder_is_passed_over() -> None:
+    assert warnings_of("project = shop", "base = /srv/shop") == []
+
+
+def test_strict_refuses_unknown_names_in_files_wherever_it_is_set() -> None:
+    where = "router.ini:2: fastrouter-chaep = 1"
+    message = f"{where}: unknown option, and strict is set, did you mean fastrouter-cheap?"
+    assert ini_refusal("fastrouter-chaep = 1", "strict = true") == message
+    Path("router.ini").write_text("[uwsgi]\nfastrouter-chaep = 1\n")
+    assert refusal("--strict router.ini") == message
+    assert ini_refusal("zzzz = 1", "strict") == "router.ini:2: zzzz = 1: unknown option, and strict is set"
+
+
+def test_strict_knows_uwsgis_own_names() -> None:
+    warnings = warnings_of("strict", "threads = 4", "wsgi-file = app.py", "module = app", "http = :8080")
+    assert len(warnings) == 4
+
+
+# --- what uWSGI has and gfrouter has not ------------------------------------------------------------------
+
+
+def test_an_option_of_workers_is_warned_of_once() -> None:
+    assert warnings_of("env = A=1", "env = B=2") == ["router.ini:2: env = A=1: ignored, a router has no use for it"]
+
+
+@pytest.mark.parametrize("line", ["master = true", "plugins = fastrouter", "plugin = x", "die-on-term"])
+def test_what_holds_of_gfrouter_anyway_is_accepted_without_a_word(line: str) -> None:
+    assert warnings_of(line) == []
+
+
+@pytest.mark.parametrize("name", ["events", "buffer-size", "subscription-slot", "post-buffering-dir"])
+def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
+    assert warnings_of(f"fastrouter-{name} = 64") == [
+        f"router.ini:2: fastrouter-{name} = 64: has no effect in gfrouter"
+    ]
+
+
+REFUSED = """
+    fastrouter-zerg fastrouter-use-cache fastrouter-use-pattern fastrouter-use-base fastrouter-use-code-string
+    fastrouter-use-socket fastrouter-to fastrouter-fallback fastrouter-fallback-on-no-key
+    fastrouter-subscription-fallback-key fastrouter-post-buffering fastrouter-resubscribe
+    fastrouter-resubscribe-bind fastrouter-harakiri fastrouter-uid fastrouter-gid fastrouter-force-key
+    fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
+    subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
+    subscriptions-use-credentials subscription-dotsplit subscription-mountpoint subscription-mountpoints
+    subscription-algo uid gid daemonize logto pidfile procname chmod-socket chown-socket reuse-port freebind
+    stats-http
+"""
+
+
+@pytest.mark.parametrize("name", REFUSED.split())
+def test_what_would_change_the_router_and_is_not_there_is_refused(name: str) -> None:
+    assert ini_refusal(f"{name} = 1") == (
+        f"router.ini:2: {name} = 1: {name} is not supported yet by gfrouter {__version__}"
+    )
+    assert refusal(f"--{name}=1") == f"--{name} 1: {name} is not supported yet by gfrouter {__version__}"
+    environ = {f"UWSGI_{name.upper().replace('-', '_')}": "1"}
+    assert refusal("", **environ).endswith(f"{name} is not supported yet by gfrouter {__version__}")
+
+
+@pytest.mark.parametrize("line", ["to = :1", "fallback = :1", "use-base = /run/", "resubscribe = :1"])
+def test_their_plain_spellings_are_refused_too(line: str) -> None:
+    name = line.split(" = ")[0]
+    assert ini_refusal(line, section="gfrouter") == (
+        f"router.ini:2: {line}: {name} is not supported yet by gfrouter {__version__}"
+    )
+    assert refusal(f"--{line.replace(' = ', ' ')}").endswith("is not supported yet by gfrouter 0.1.0")
+
+
+def test_what_is_refused_may_stand_there_when_it_asks_for_nothing() -> None:
+    assert warnings_of("subscription-dotsplit = false", "reuse-port = 0", "subscription-algo = wrr") == []
+    assert ini_refusal("subscription-algo = lrc").endswith("algo is not supported yet by gfrouter 0.1.0")
+
+
+def test_every_option_of_the_real_uwsgi_has_a_verdict() -> None:
+    if not UWSGI_COMMAND.exists():
+        pytest.skip("no uwsgi command beside this python (pip install pyuwsgi)")
+    done = subprocess.run([UWSGI_COMMAND, "--help"], capture_output=True, text=True, timeout=30, check=False)
+    names = {name for line in done.stdout.splitlines() for name in words_after_dashes(line)}
+    assert len(names) > 800
+    assert names - {"help", "usage", "version"} - {*UWSGI, *foreign.KNOWN} == set()
+
+
+def words_after_dashes(line: str) -> list[str]:
+    """`    -s|--socket    bind to ...` names socket; what stands in the explanation does not count."""
+    first = line.split()[:1]
+    return [part[2:] for part in first[0].split("|") if part.startswith("--")] if first else []
+
+
+def test_no_name_is_ours_and_foreign_at_once() -> None:
+    assert not {*UWSGI} & {*foreign.KNOWN}
+
+
+# --- across processes -------------------------------------------------------------------------------------
+
+
+def test_options_survive_json() -> None:
+    options, _ = load(["--listen", "/run/\udcff.sock", "--listen", ":1", "--cheap", "--stats", ":2"], {})
+    text = options.to_json()
+    assert "\n" not in text
+    assert Options.from_json(text) == options
+    assert Options.from_json(Options().to_json()) == Options()
+
+
+def test_options_are_frozen_and_hashable() -> None:
+    options = Options()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.timeout = 1  # type: ignore[misc]
+    assert hash(options) == hash(Options())
+
+
+# --- anything ---------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from([*UWSGI, *PLAIN, "master", "uid", "threads", "for", "fastruoter", "a", ""])
+VALUES = st.sampled_from(["", "=0", "=1", "1", ":1", "%(a)", "%(a b)", "%n", "$(A)", "/s", "no", "\x1b", "é"])
+LINES = st.one_of(
+    st.tuples(NAMES, VALUES).map(lambda pair: " = ".join(pair).encode()),
+    st.sampled_from([b"[uwsgi]", b"[gfrouter]", b"[", b"#", b"\0", b"\xff"]),
+    st.binary(max_size=12),
+)
+
+
+@given(st.binary() | st.lists(LINES).map(lambda lines: b"[uwsgi]\n" + b"\n".join(lines)))
+@example(b"[uwsgi]\nfastrouter = %(" + b" " * 60_000)
+@example(b"[uwsgi]\nfastrouter = " + b"%(a" * 20_000)
+def test_no_ini_raises_anything_but_an_options_error(data: bytes) -> None:
+    Path("any.ini").write_bytes(data)
+    lines_are_fit_for_a_log(["any.ini"], {})
+
+
+@given(
+    st.lists(st.tuples(NAMES, VALUES).map(lambda pair: f"--{pair[0]}={pair[1]}") | st.text(max_size=9)),
+    st.dictionaries(NAMES.map(lambda name: f"UWSGI_{name.upper()}"), VALUES, max_size=3),
+)
+def test_no_words_raise_anything_but_an_options_error(argv: list[str], environ: dict[str, str]) -> None:
+    lines_are_fit_for_a_log(argv, environ)
+
+
+def lines_are_fit_for_a_log(argv: list[str], environ: dict[str, str]) -> None:
+    try:
+        options, lines = load(argv, environ)
+    except OptionsError as error:
+        lines = [str(error)]
+    except (HelpRequested, VersionRequested):
+        lines = []
+    else:
+        assert Options.from_json(options.to_json()) == options
+    for line in lines:
+        assert line.isprintable()
+        assert len(line) < 500
