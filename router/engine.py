@@ -1,19 +1,19 @@
 """The hot path: accept, read the head, find the key, pick a node, connect, relay. No greenlet, no timer, no exception.
 
-Rule 1: a session changes its state in this file only. Whatever is not straight (a connect that fails, a node that says
-nothing) is handed to `detours` (session.py), which decides in greenlets and hands the session back by `connect` or
-`close`. Rule 2: `leave` is the only place where a node is let go, so that the counts of requests in flight come back.
+Rule 1: a session changes its state in this file only. Whatever is not straight is handed to `detours` (session.py),
+which decides in greenlets and hands the session back by `connect` or `close`. Rule 2: `leave` is the only place where a
+node is let go, so that the counts of requests in flight come back to zero.
 
     HEAD ──head whole──▶ CONNECT ──first send accepted──▶ RELAY ──node's EOF, all flushed──▶ CLOSED
-                           │  ▲                             │  └──client was still sending──▶ LINGER ──▶ CLOSED
-                           ▼  └───────────────── DETOUR ◀───┘
+                          │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
+                          ▼  └──────────────── DETOUR ◀────┘
         The client's EOF, at any moment, ends the session: ──▶ CLOSED
 
-One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one descriptor: one hub
-event for a whole batch (3 to 6 µs a request). Sockets are raw and never blocked on; a read that returns less than asked
-has drained its socket, so nobody pays for an EAGAIN. With EPOLLRDHUP the read that would return b"" is not needed
-either, and MSG_MORE joins the last bytes and the FIN in one packet (2 to 3 µs). Time is counted in `tick`s, by a sweep once
-a second (a timer a request costs 6.5 µs); a stopped process does not tick, so SIGSTOP ages nobody.
+One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one: a single hub event
+for a whole batch (3 to 6 µs a request). Sockets are raw and never blocked on; a read that returns less than asked has
+drained its socket, so nobody pays for an EAGAIN. With EPOLLRDHUP the read that would return b"" is not needed either, and
+MSG_MORE joins the last bytes and the FIN in one packet (2 to 3 µs). Time is counted in `tick`s by a sweep once a second
+(a timer a request costs 6.5 µs); a stopped process does not tick, so SIGSTOP ages nobody.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from __future__ import annotations
 import errno
 import logging
 from _socket import socket  # the C type: what the stdlib's subclass adds costs a microsecond a socket
-from collections import Counter
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
-from socket import AF_INET, AF_UNIX, MSG_DONTWAIT, MSG_MORE, SHUT_WR, SO_LINGER, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET
+from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, SOCK_NONBLOCK, SOCK_STREAM
 from time import time
-from typing import Any, Protocol
+from typing import Any
 
 from router.endpoint import LIVE, TRYING
 from router.key import find_key
-from router.pool import Member, Pool
+from router.logs import Complaints
+from router.pool import Member
+from router.session import CLOSED, CONNECT, DETOUR, HEAD, RELAY, Detours, Session
 from router.table import Table
-from router.uwsgi import HEADER, PacketError, content_length
+from router.uwsgi import HEADER, PacketError, content_length, looks_like_http
 
 log = logging.getLogger("gfrouter")
 
@@ -40,62 +41,13 @@ CHUNK = 65_536  # bytes a read; larger ones bring nothing, and a session never h
 TURN_BYTES = 4 * CHUNK  # bytes that one direction of one session moves before the others have their turn
 ACCEPTS = 64  # connections a wake-up, so that those who wait for their answers are not forgotten
 EVENTS = 256  # descriptors a batch, for the same reason
-LINGER_TICKS = 10  # seconds for a client to notice that its answer is complete and stop sending
 UNKNOWN = 1 << 62  # bytes: the length of a body whose head is no longer there
-LINES_A_TICK = 10  # complaints logged a second; the rest is counted
-
-HEAD, CONNECT, RELAY, DETOUR, LINGER, CLOSED = range(6)
 
 READ = EPOLLIN | EPOLLRDHUP | EPOLLET
 READ_WRITE = READ | EPOLLOUT
 GONE = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 LAST = MSG_DONTWAIT | MSG_MORE
 NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
-HTTP_METHODS = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"PRI ")
-
-
-class Session:
-    """One request: a client's connection, and the node's while there is one."""
-
-    __slots__ = (
-        "answered", "avoid", "batch", "client", "client_armed", "client_fd", "client_ready", "deaf", "down", "ended",
-        "head", "member", "missing", "node", "node_armed", "node_fd", "pool", "resumes", "retried", "size", "state",
-        "tick", "tries", "up", "uploaded",
-    )  # fmt: skip
-
-    def __init__(self, client: socket, client_fd: int, tick: int) -> None:
-        self.client = client
-        self.client_fd = client_fd
-        self.state = HEAD
-        self.tick = tick  # of the last sign of life; in HEAD and LINGER, and while connecting, of the beginning
-        self.head: bytes | bytearray = b""  # all bytes up to and beyond the vars; kept until the node's first byte
-        self.size = 0  # of header and vars: where the body begins in `head`
-        self.pool: Pool | None = None
-        self.member: Member | None = None
-        self.node: socket | None = None
-        self.node_fd = -1
-        self.batch = 0  # in which the node's descriptor was registered
-        self.up = b""  # bytes the node has not taken yet
-        self.down = b""  # bytes the client has not taken yet
-        self.client_ready = False  # the client may have more to read
-        self.client_armed = False  # registered for writing as well
-        self.node_armed = False
-        self.ended = False  # the node has sent all it will; in LINGER, the client has
-        self.deaf = False  # the node reads no more
-        self.uploaded = False  # the client has sent some of a body
-        self.missing = 0  # bytes of the body that are still to come, once some have
-        self.answered = False  # the node's first byte has come
-        self.tries = 0  # connects so far
-        self.retried = False  # it went to a second node after a first one took it and said nothing
-        self.avoid: tuple[Any, ...] = ()  # endpoints that were asked in vain
-        self.resumes = False  # stands in the engine's list of those whose turn was cut
-
-
-class Detours(Protocol):
-    """Where sessions go that cannot go straight. Each call takes the session over, in state DETOUR."""
-
-    def unconnected(self, session: Session, member: Member, error: int) -> None: ...
-    def unanswered(self, session: Session, member: Member, why: str) -> None: ...
 
 
 class Engine:
@@ -114,8 +66,7 @@ class Engine:
         self.detours: Detours
         self.active = 0  # sessions
         self.requests = 0  # that reached a node
-        self.complaints: Counter[str] = Counter()
-        self.lines = 0
+        self.complaints = Complaints()
         self.tick = 0
         self.second = int(time())
         self.batch = 1
@@ -157,29 +108,26 @@ class Engine:
                 self.register(session.client_fd, READ)
             return
         except OSError:
-            return self.close(session)
+            data = b""
         if not data:
             return self.close(session)
-        if session.head:
-            session.head += data  # a bytearray by now, or a client that drips would cost the square of its head
-            head = session.head
-        else:
-            session.head = head = data
-        if len(head) >= HEADER:
-            size = HEADER + head[1] + (head[2] << 8)
-            if len(head) >= size:
-                if not registered:
-                    self.register(session.client_fd, READ)
-                session.head = head = bytes(head)
-                session.size = size
-                session.client_ready = len(data) == CHUNK
-                return self.route(session, head, size)
-            if head.startswith(HTTP_METHODS) and b" HTTP/" in head:
-                return self.refuse(session, "HTTP", "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)")
-        session.head = bytearray(head) if head is data else head
         if not registered:
             self.register(session.client_fd, READ)
-        elif len(data) == CHUNK:
+        head: bytes | bytearray = data
+        if session.partial is not None:
+            session.partial += data
+            head = session.partial
+        if len(head) >= HEADER and len(head) >= HEADER + head[1] + (head[2] << 8):
+            session.head = bytes(head)  # no copy on the straight path
+            session.size = HEADER + head[1] + (head[2] << 8)
+            session.partial = None
+            session.client_ready = len(data) == CHUNK
+            return self.route(session, session.head, session.size)
+        if looks_like_http(head):
+            return self.refuse(session, "HTTP", "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)")
+        if session.partial is None:
+            session.partial = bytearray(data)
+        if len(data) == CHUNK:
             self.read_head(session)
 
     def route(self, session: Session, head: bytes, size: int) -> None:
@@ -192,12 +140,11 @@ class Engine:
             return self.refuse(session, "no key", "no UWSGI_FASTROUTER_KEY, HTTP_HOST or SERVER_NAME in the vars")
         pool = self.pools.get(str(key, "utf-8", "surrogateescape"))
         if pool is None:
-            return self.refuse(session, "unknown key", f"no node for {key!r}", quiet=True)
-        session.pool = pool
+            return self.refuse(session, "unknown key")
         pool.hits += 1
         member = pool.pick(pool)
         if member is None:
-            return self.refuse(session, "no node", f"all nodes of {pool.key!r} have failed", quiet=True)
+            return self.refuse(session, "no node")
         self.connect(session, member)
 
     def connect(self, session: Session, member: Member) -> None:
@@ -213,11 +160,11 @@ class Engine:
         endpoint.in_flight += 1
         if head[0] != node.modifier1 or head[3] != node.modifier2:
             head = b"%c%b%c%b" % (node.modifier1, head[1:3], node.modifier2, head[4:])
-        session.up = head  # type: ignore[assignment]  # bytes since it is whole
+        session.up = head
         try:
             session.node = peer = socket(endpoint.family, NODE_SOCKET)
         except OSError as error:
-            return self.unconnected(session, error.errno)
+            return self.unconnected(session, error.errno or 0)
         error_number = peer.connect_ex(endpoint.sockaddr)
         if error_number and error_number != errno.EINPROGRESS:
             return self.unconnected(session, error_number)
@@ -238,7 +185,7 @@ class Engine:
             session.node_armed = True
             return True
         except OSError as error:
-            self.unconnected(session, error.errno)
+            self.unconnected(session, error.errno or 0)
             return False
         member: Member = session.member  # type: ignore[assignment]
         if member.second != self.second:
@@ -275,8 +222,8 @@ class Engine:
                     self.client_event(session, mask)
             except Exception:
                 # A fault of ours ends one session. Let out, it would end the batch, and gevent would call us no more.
-                log.exception("[uwsgi-fastrouter] client %s: internal error", peer_name(session.client))
-                self.close(session)
+                log.exception("[uwsgi-fastrouter] internal error")
+                self.refuse(session, "internal error")
 
     def node_event(self, session: Session, mask: int) -> None:
         session.ended |= bool(mask & GONE)
@@ -293,9 +240,7 @@ class Engine:
                 self.relay_down(session)
 
     def client_event(self, session: Session, mask: int) -> None:
-        if session.state == LINGER:
-            self.discard(session, mask)
-        elif mask & GONE:
+        if mask & GONE:
             self.close(session)
         elif session.state == HEAD:
             self.read_head(session)
@@ -397,7 +342,7 @@ class Engine:
             session.client_ready = len(session.up) == CHUNK
 
     def body(self, session: Session, size: int) -> None:
-        """Keep count of the body, `size` bytes of which have come: where some are missing at the end, `finish` waits."""
+        """Keep count of the body, of which `size` bytes have come: where some are missing at the end, `finish` waits."""
         if not session.uploaded:
             session.uploaded = True
             head = session.head
@@ -427,42 +372,13 @@ class Engine:
         if session.missing <= 0:
             return self.close(session)
         self.leave(session)
-        session.state = LINGER
-        session.tick = self.tick
-        try:
-            session.client.shutdown(SHUT_WR)
-        except OSError:
-            return self.close(session)
-        self.discard(session, 0)
+        session.state = DETOUR
+        self.detours.unfinished(session)
 
-    def discard(self, session: Session, mask: int) -> None:
-        """Read what a client sends after its answer, a chunk an event, and throw it away."""
-        try:
-            more = session.client.recv(CHUNK, MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            return self.close(session)
-        session.ended |= bool(mask & GONE)
-        if not more:
-            self.close(session)
-        elif len(more) == CHUNK or session.ended:
-            self.cut(session)
-
-    def refuse(self, session: Session, kind: str, text: str, quiet: bool = False) -> None:
-        """Close without an answer, as the fastrouter does; say why unless `quiet`."""
-        if not quiet:
-            self.complain(session, kind, text)
-        else:
-            self.complaints[kind] += 1
+    def refuse(self, session: Session, kind: str, text: str = "") -> None:
+        """Close without an answer, as the fastrouter does; counted by `kind`, and logged where there is a text."""
+        self.complaints.count(kind, text and f"client {peer_name(session.client)}: {text}")
         self.close(session)
-
-    def complain(self, session: Session, kind: str, text: str) -> None:
-        """Count under `kind` and log, a few lines a second."""
-        self.complaints[kind] += 1
-        self.lines += 1
-        if self.lines <= LINES_A_TICK:
-            log.warning("[uwsgi-fastrouter] client %s: %s", peer_name(session.client), text)
 
     def leave(self, session: Session) -> None:
         """Let the node go."""
@@ -516,17 +432,14 @@ class Engine:
         waiting, self.resumable = self.resumable, []
         for session in waiting:
             session.resumes = False
-            if session.state == LINGER:
-                self.discard(session, 0)
-            else:
-                session.tick = self.tick
-                self.relay_down(session)
-                self.relay_up(session)
+            session.tick = self.tick
+            self.relay_down(session)
+            self.relay_up(session)
 
     def sweep(self) -> None:
         """Once a second: end what has taken too long. Limits are exceeded by less than a second, never undercut."""
         self.tick += 1
-        self.lines = 0
+        self.complaints.next_second()
         for fd, session in enumerate(self.sessions):
             if session is None or fd != session.client_fd:
                 continue
@@ -534,16 +447,12 @@ class Engine:
             if session.state == CONNECT:
                 if age > self.connect_timeout:
                     self.unconnected(session, errno.ETIMEDOUT)
-            elif session.state == LINGER:
-                if age > LINGER_TICKS:
-                    self.close(session)
             elif age > self.timeout and session.state != DETOUR:
                 if session.state == HEAD:
-                    have = len(session.head)
+                    have = len(session.partial or b"")
                     self.refuse(session, "head timeout", f"head not complete after {self.timeout} s, {have} bytes came")
                 else:
-                    self.complaints["timeout"] += 1
-                    self.close(session)
+                    self.refuse(session, "timeout")
 
 
 def peer_name(client: socket) -> str:

@@ -1,15 +1,18 @@
-"""The log: one line an event on one stream, uWSGI's own lines where it has any (tools grep for them), else the delta."""
+"""The log: one line an event on one stream; uWSGI's own lines where it has any (tools grep for them)."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from typing import TextIO
 
 from router.stats import djb33x
 from router.table import Change
 
 log = logging.getLogger("gfrouter")
+
+LINES_A_SECOND = 10  # about single requests; under a flood the rest is counted only
 
 
 def log_to(stream: TextIO) -> None:
@@ -35,3 +38,22 @@ def log_change(change: Change) -> None:
     if not subscribed:
         for member in change.left:
             log.info("%s - %s (%s)", change.key, member.endpoint.address, change.source)
+
+
+class Complaints:
+    """What goes wrong with single requests in a router: counted by kind, logged a few lines a second."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+        self._lines = 0
+
+    def count(self, kind: str, text: str = "") -> None:
+        """One more of `kind` (a few fixed words), and a line where there is a text."""
+        self.counted[kind] += 1
+        if text:
+            self._lines += 1
+            if self._lines <= LINES_A_SECOND:
+                log.warning("[uwsgi-fastrouter] %s", text)
+
+    def next_second(self) -> None:
+        self._lines = 0

@@ -11,8 +11,8 @@ Up:
     {"accepting": true}                                    once, when the table is in
     {"out": [...], "live": [...]}                          what happened to endpoints here
     {"counters": N, ...}                                   the answer to {"count": N} (stats.py says what is in it)
-A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm. Keys that are not UTF-8 travel
-as JSON's escapes of their surrogates.
+A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm. Keys that are not UTF-8
+travel as JSON's escapes of their surrogates.
 """
 
 from __future__ import annotations

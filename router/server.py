@@ -1,8 +1,8 @@
 """One router process: listeners, engine, and the copy of the table that the supervisor keeps up to date.
 
 Executed by the supervisor as `python -P -m router.server FD`, FD being this end of the pair (pair.py); everything else
-comes over it. Not monkey-patched (that takes `select.epoll` away), and deaf to the terminal's signals: it ends when it is
-told to, or when the pair does. A supervisor that is stuck changes nothing here; one that is gone ends this process
+comes over it. Not monkey-patched (that takes `select.epoll` away), and deaf to the terminal's signals: it ends when it
+is told to, or when the pair does. A supervisor that is stuck changes nothing here; one that is gone ends this process
 after what is in flight.
 """
 

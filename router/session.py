@@ -1,8 +1,9 @@
-"""The crooked paths: a node that cannot be connected to, or that took a request and said nothing.
+"""One request: its state, and the crooked paths where it cannot go straight.
 
-The engine hands a session over in state DETOUR. A greenlet decides what becomes of it and hands it back with
-`engine.connect` or `engine.close`; it relays nothing. The client may leave at any moment, which the engine sees and
-ends the session, so whoever has waited looks at the state first.
+The engine hands a session over in state DETOUR where a node cannot be connected to, took the request and said nothing,
+or answered before it had the whole body. A greenlet decides what becomes of the session and hands it back with
+`engine.connect` or `engine.close`; it relays nothing. The client may leave at any moment, which the engine sees and ends
+the session, so whoever has waited looks at the state first.
 """
 
 from __future__ import annotations
@@ -11,23 +12,72 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from socket import MSG_DONTWAIT, SHUT_WR
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
 from router.endpoint import Endpoint
-from router.engine import DETOUR, Engine, Session
-from router.pool import Member
 from router.uwsgi import is_repeatable
 
+if TYPE_CHECKING:
+    from _socket import socket
+
+    from router.engine import Engine
+    from router.pool import Member
+
 log = logging.getLogger("gfrouter")
+
+HEAD, CONNECT, RELAY, DETOUR, CLOSED = range(5)  # engine.py draws the ways between them
 
 # Our own trouble, not the node's: it is not marked.
 LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 # The backlog of a unix socket is full: the node is alive and busy.
 BUSY = errno.EAGAIN
 BUSY_WAIT = 0.005  # seconds until nodes that were only busy are asked again
+
+LINGER = 10.0  # seconds in which a client must see that its answer is complete; nginx gives as much or more
+LINGER_WAIT = 0.02  # seconds between two looks whether it has sent more
+LINGER_CHUNK = 262_144  # bytes a look
+
+
+class Session:
+    """One request: a client's connection, and the node's while there is one."""
+
+    __slots__ = (
+        "answered", "avoid", "batch", "client", "client_armed", "client_fd", "client_ready", "deaf", "down", "ended",
+        "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "resumes", "retried", "size",
+        "state", "tick", "tries", "up", "uploaded",
+    )  # fmt: skip
+
+    def __init__(self, client: socket, client_fd: int, tick: int) -> None:
+        self.client = client
+        self.client_fd = client_fd
+        self.state = HEAD
+        self.tick = tick  # of the last sign of life; in HEAD and CONNECT, of the beginning
+        self.partial: bytearray | None = None  # what has come of a head that is not whole
+        self.head = b""  # all bytes up to the vars' end and beyond; kept until the node's first byte
+        self.size = 0  # of header and vars: where the body begins in `head`
+        self.member: Member | None = None
+        self.node: socket | None = None
+        self.node_fd = -1
+        self.batch = 0  # in which the node's descriptor was registered
+        self.up = b""  # bytes the node has not taken yet
+        self.down = b""  # bytes the client has not taken yet
+        self.client_ready = False  # the client may have more to read
+        self.client_armed = False  # registered for writing as well
+        self.node_armed = False
+        self.ended = False  # the node has sent all it will
+        self.deaf = False  # the node reads no more
+        self.uploaded = False  # the client has sent some of a body
+        self.missing = 0  # bytes of the body that are still to come, once some have
+        self.answered = False  # the node's first byte has come
+        self.tries = 0  # connects so far
+        self.retried = False  # it went to a second node after a first one took it and said nothing
+        self.avoid: tuple[Endpoint, ...] = ()  # endpoints that were asked in vain
+        self.resumes = False  # stands in the engine's list of those whose turn was cut
 
 
 class Detours:
@@ -67,6 +117,10 @@ class Detours:
         """`member` took the request and ended the connection before its first byte."""
         gevent.spawn(self._ask_elsewhere, session, member, why)
 
+    def unfinished(self, session: Session) -> None:
+        """The answer is complete, and the client has more of its body to send."""
+        gevent.spawn(self._let_finish, session)
+
     # In greenlets.
 
     def _connect_elsewhere(self, session: Session, member: Member, error: int) -> None:
@@ -77,7 +131,7 @@ class Detours:
         self._connect(session, member, wait=error == BUSY or error in LOCAL)
 
     def _ask_elsewhere(self, session: Session, member: Member, why: str) -> None:
-        self.engine.complaints["unanswered"] += 1
+        self.engine.complaints.count("unanswered")
         member.failures += 1
         repeatable = self.idempotent and not session.retried and not session.uploaded
         if not (repeatable and is_repeatable(session.head, session.size)):
@@ -85,6 +139,23 @@ class Detours:
         session.retried = True
         session.avoid = (*session.avoid, member.endpoint)
         self._connect(session, member, wait=False)
+
+    def _let_finish(self, session: Session) -> None:
+        """Take what the client still sends: closing on unread bytes would reset it, and might take the answer away."""
+        with suppress(OSError):
+            session.client.shutdown(SHUT_WR)
+        deadline = self.clock() + LINGER
+        while session.state == DETOUR and self.clock() < deadline:
+            try:
+                if not session.client.recv(LINGER_CHUNK, MSG_DONTWAIT):
+                    break
+            except BlockingIOError:
+                self.sleep(LINGER_WAIT)
+            except OSError:
+                break
+            else:
+                self.sleep(0)
+        self.engine.close(session)
 
     def _connect(self, session: Session, member: Member, wait: bool) -> None:
         """The next node of the pool; where only ones that we must `wait` for are left, those again a little later."""
@@ -108,12 +179,8 @@ class Detours:
         """Mark the endpoint, if it was its fault, and say so."""
         endpoint: Endpoint = member.endpoint
         member.failures += 1
-        self.engine.complaints["unconnected"] += 1
-        if not self.quiet:
-            log.warning(
-                '[uwsgi-fastrouter] unable to connect() to node "%s" (%d retries): %s',
-                endpoint.address, retries, os.strerror(error),
-            )  # fmt: skip
+        unable = f'unable to connect() to node "{endpoint.address}" ({retries} retries): {os.strerror(error)}'
+        self.engine.complaints.count("unconnected", "" if self.quiet else unable)
         if error != BUSY and error not in LOCAL:
             log.warning("[uwsgi-fastrouter] %s => marking %s as failed", member.pool.key, endpoint.address)
             self.engine.table.fail(endpoint, self.clock() + self.gracetime)

@@ -48,7 +48,7 @@ def count(engine: Engine, cheap: bool) -> Counts:
         "active": engine.active,
         "requests": engine.requests,
         "cheap": cheap,
-        "complaints": dict(engine.complaints),
+        "complaints": dict(engine.complaints.counted),
         "pools": pools,
     }
 

@@ -1,14 +1,14 @@
 """The process model: owns the sockets and the table, runs the sources, starts and watches the routers.
 
-Routers are executed afresh and get the listening descriptors; the supervisor keeps them open, so a router that dies costs
-its own requests and nothing that waits in the backlog. Each `Router` here stands for one such process: what it has
-yet to be told is a set of keys, whose present value is sent when it reads, so a stuck router costs no memory.
+Routers are executed afresh and get the listening descriptors; the supervisor keeps them open, so a router that dies
+costs its own requests and nothing that waits in the backlog. Each `Router` here stands for one such process: what it
+has yet to be told is a set of keys, whose present value is sent when it reads, so a stuck router costs no memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
 import socket
 import sys
@@ -199,7 +199,10 @@ class Supervisor:
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         keepers = [gevent.spawn(self.keep, number) for number in range(1, self.options.processes + 1)]
-        discoveries = [gevent.spawn(supervise, *pair, sleep=gevent.sleep) for pair in zip(self.sources, self.feeds, strict=True)]
+        discoveries = [
+            gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
+            for source, feed in zip(self.sources, self.feeds, strict=True)
+        ]
         self.stopping.wait()
         gevent.killall(discoveries)
         for router in self.routers:
@@ -217,7 +220,8 @@ class Supervisor:
             log.info("told twice: ending at once")
             self.kill_routers()
             return
-        log.info("stopping after what is in flight, within %d s; a second signal ends at once", self.options.drain_timeout)
+        limit = self.options.drain_timeout
+        log.info("stopping after what is in flight, within %d s; a second signal ends at once", limit)
         self.stopping.set()
 
     def start_anew(self) -> None:
@@ -278,8 +282,6 @@ class Supervisor:
     def serve_stats(self, client: Any, _address: Any) -> None:
         """One JSON object a connection, then close."""
         text = json.dumps(self.snapshot(), indent=1)
-        with gevent.Timeout(STATS_SEND, False):
-            try:
-                client.sendall(text.encode())
-            except OSError:
-                return  # the reader has left
+        client.settimeout(STATS_SEND)
+        with contextlib.suppress(OSError):  # the reader has left, or does not read
+            client.sendall(text.encode())

@@ -38,7 +38,7 @@ class Change:
 
 
 class Table:
-    """Key → `Pool`, address → `Endpoint`. `on_change` hears of membership, `on_health` of endpoints in or out of turn."""
+    """Key → `Pool`, address → `Endpoint`. `on_change` hears of membership, `on_health` of endpoints' states."""
 
     def __init__(
         self,
