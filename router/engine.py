@@ -9,11 +9,11 @@ node is let go, so that the counts of requests in flight come back to zero.
                           ▼  └──────────────── DETOUR ◀────┘
         The client's EOF, at any moment, ends the session: ──▶ CLOSED
 
-One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one: a single hub event
-for a whole batch (3 to 6 µs a request). Sockets are raw and never blocked on; a read that returns less than asked has
-drained its socket, so nobody pays for an EAGAIN. With EPOLLRDHUP the read that would return b"" is not needed either, and
-MSG_MORE joins the last bytes and the FIN in one packet (2 to 3 µs). Time is counted in `tick`s by a sweep once a second
-(a timer a request costs 6.5 µs); a stopped process does not tick, so SIGSTOP ages nobody.
+One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one: a single hub
+event for a whole batch (3 to 6 µs a request). Sockets are raw and never blocked on; a read that returns less than asked
+has drained its socket, so nobody pays for an EAGAIN. With EPOLLRDHUP the read that would return b"" is not needed
+either, and MSG_MORE joins the last bytes and the FIN in one packet (2 to 3 µs). Time is counted in `tick`s by a sweep
+once a second (a timer a request costs 6.5 µs); a stopped process does not tick, so SIGSTOP ages nobody.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import errno
 import logging
 from _socket import socket  # the C type: what the stdlib's subclass adds costs a microsecond a socket
 from collections.abc import Callable
-from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
-from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, SOCK_NONBLOCK, SOCK_STREAM
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
+from socket import MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_STREAM
 from time import time
 from typing import Any
 
@@ -31,22 +31,17 @@ from router.endpoint import LIVE, TRYING
 from router.key import find_key
 from router.logs import Complaints
 from router.pool import Member
+from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
 from router.session import CLOSED, CONNECT, DETOUR, HEAD, RELAY, Detours, Session
 from router.table import Table
-from router.uwsgi import HEADER, PacketError, content_length, looks_like_http
+from router.uwsgi import HEADER, PacketError, looks_like_http
 
 log = logging.getLogger("gfrouter")
 
-CHUNK = 65_536  # bytes a read; larger ones bring nothing, and a session never holds more than one each way
-TURN_BYTES = 4 * CHUNK  # bytes that one direction of one session moves before the others have their turn
 ACCEPTS = 64  # connections a wake-up, so that those who wait for their answers are not forgotten
 EVENTS = 256  # descriptors a batch, for the same reason
-UNKNOWN = 1 << 62  # bytes: the length of a body whose head is no longer there
 
-READ = EPOLLIN | EPOLLRDHUP | EPOLLET
-READ_WRITE = READ | EPOLLOUT
 GONE = EPOLLRDHUP | EPOLLHUP | EPOLLERR
-LAST = MSG_DONTWAIT | MSG_MORE
 NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
 
 
@@ -96,7 +91,10 @@ class Engine:
             session = Session(socket(family, SOCK_STREAM, 0, fd), fd, self.tick)
             self.active += 1
             self.own(fd, session)
-            self.read_head(session, registered=False)
+            try:
+                self.read_head(session, registered=False)
+            except Exception:
+                self.fault(session)
         return True
 
     def read_head(self, session: Session, registered: bool = True) -> None:
@@ -174,7 +172,7 @@ class Engine:
         if self.send_head(session):
             self.register(fd, READ_WRITE if session.node_armed else READ)
             if session.client_ready:
-                self.relay_up(session)
+                relay_up(self, session)
 
     def send_head(self, session: Session) -> bool:
         """The first send, which also tells how the connect went. False where it failed."""
@@ -198,7 +196,7 @@ class Engine:
         session.state = RELAY
         session.tick = self.tick
         if len(session.head) > session.size:
-            self.body(session, len(session.head) - session.size)
+            count_body(session, len(session.head) - session.size)
         if sent == len(up):
             session.up = b""
         else:
@@ -221,23 +219,21 @@ class Engine:
                 else:
                     self.client_event(session, mask)
             except Exception:
-                # A fault of ours ends one session. Let out, it would end the batch, and gevent would call us no more.
-                log.exception("[uwsgi-fastrouter] internal error")
-                self.refuse(session, "internal error")
+                self.fault(session)
 
     def node_event(self, session: Session, mask: int) -> None:
         session.ended |= bool(mask & GONE)
         if session.state == RELAY:
             session.tick = self.tick
             if mask & EPOLLOUT and session.up:
-                self.relay_up(session)
+                relay_up(self, session)
             if mask & ~EPOLLOUT:
-                self.relay_down(session)
+                relay_down(self, session)
         elif session.state == CONNECT and self.send_head(session):
             if session.client_ready:
-                self.relay_up(session)
+                relay_up(self, session)
             if mask & ~EPOLLOUT:
-                self.relay_down(session)
+                relay_down(self, session)
 
     def client_event(self, session: Session, mask: int) -> None:
         if mask & GONE:
@@ -249,105 +245,9 @@ class Engine:
             if session.state == RELAY:
                 session.tick = self.tick
                 if mask & EPOLLOUT and session.down:
-                    self.relay_down(session)
+                    relay_down(self, session)
                 if session.client_ready:
-                    self.relay_up(session)
-
-    def relay_down(self, session: Session) -> None:
-        """Node to client, until the node has no more, the client takes no more, or the others have waited enough."""
-        if session.state != RELAY:
-            return
-        client = session.client
-        recv = session.node.recv  # type: ignore[union-attr]
-        member: Member = session.member  # type: ignore[assignment]
-        budget = TURN_BYTES
-        data = session.down
-        while True:
-            if not data:
-                try:
-                    data = recv(CHUNK)
-                except BlockingIOError:
-                    return
-                except OSError as error:
-                    return self.node_ended(session, error.strerror or str(error))
-                if not data:
-                    return self.node_ended(session, "closed")
-                session.answered = True
-                session.head = b""
-                member.tx += len(data)
-                drained = len(data) < CHUNK
-            else:
-                drained = False  # left over from before: the node was not read since
-            # On a unix socket EPOLLRDHUP may be ahead of bytes still to be read; there the EOF is read.
-            last = drained and session.ended and member.endpoint.family != AF_UNIX
-            try:
-                sent = client.send(data, LAST if last else MSG_DONTWAIT)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                return self.close(session)
-            if sent < len(data):
-                session.down = data[sent:]
-                if not session.client_armed:
-                    session.client_armed = True
-                    self.epoll.modify(session.client_fd, READ_WRITE)
-                return
-            session.down = b""
-            if last:
-                return self.finish(session)
-            if drained and not session.ended:
-                return
-            budget -= sent
-            if budget <= 0:
-                return self.cut(session)
-            data = b""
-
-    def relay_up(self, session: Session) -> None:
-        """Client to node, likewise. A node that takes no more is still listened to: it may have answered early."""
-        if session.state != RELAY:
-            return
-        peer: socket = session.node  # type: ignore[assignment]
-        budget = TURN_BYTES
-        while True:
-            if session.up:
-                try:
-                    sent = peer.send(session.up)
-                except BlockingIOError:
-                    sent = 0
-                except OSError:
-                    session.deaf, session.up = True, b""
-                    return
-                session.member.rx += sent  # type: ignore[union-attr]
-                session.up = session.up[sent:]
-                if session.up:
-                    if not session.node_armed:
-                        session.node_armed = True
-                        self.epoll.modify(session.node_fd, READ_WRITE)
-                    return
-                budget -= sent
-            if not session.client_ready or session.deaf:
-                return
-            if budget <= 0:
-                return self.cut(session)
-            try:
-                session.up = session.client.recv(CHUNK, MSG_DONTWAIT)
-            except BlockingIOError:
-                session.client_ready = False
-                return
-            except OSError:
-                return self.close(session)
-            if not session.up:
-                return self.close(session)
-            self.body(session, len(session.up))
-            session.client_ready = len(session.up) == CHUNK
-
-    def body(self, session: Session, size: int) -> None:
-        """Keep count of the body, of which `size` bytes have come: where some are missing at the end, `finish` waits."""
-        if not session.uploaded:
-            session.uploaded = True
-            head = session.head
-            session.missing = content_length(head, session.size) if head else UNKNOWN
-        session.missing -= size
+                    relay_up(self, session)
 
     # Ends.
 
@@ -379,6 +279,11 @@ class Engine:
         """Close without an answer, as the fastrouter does; counted by `kind`, and logged where there is a text."""
         self.complaints.count(kind, text and f"client {peer_name(session.client)}: {text}")
         self.close(session)
+
+    def fault(self, session: Session) -> None:
+        """A fault of ours ends one session. Let out, it would end the whole batch, and gevent would call us no more."""
+        log.exception("[uwsgi-fastrouter] internal error")
+        self.refuse(session, "internal error")
 
     def leave(self, session: Session) -> None:
         """Let the node go."""
@@ -433,8 +338,8 @@ class Engine:
         for session in waiting:
             session.resumes = False
             session.tick = self.tick
-            self.relay_down(session)
-            self.relay_up(session)
+            relay_down(self, session)
+            relay_up(self, session)
 
     def sweep(self) -> None:
         """Once a second: end what has taken too long. Limits are exceeded by less than a second, never undercut."""

@@ -2,7 +2,7 @@
 
 The engine hands a session over in state DETOUR where a node cannot be connected to, took the request and said nothing,
 or answered before it had the whole body. A greenlet decides what becomes of the session and hands it back with
-`engine.connect` or `engine.close`; it relays nothing. The client may leave at any moment, which the engine sees and ends
+`engine.connect` or `engine.close`; it relays nothing. The client may leave at any moment; the engine sees that and ends
 the session, so whoever has waited looks at the state first.
 """
 

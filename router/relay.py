@@ -1,0 +1,129 @@
+"""The one relay: bytes between a client and its node, both ways at once. Part of the hot path (engine.py).
+
+Each direction holds one chunk at most: it is read only when the one before has been taken, so a slow peer slows the
+other one down and costs no memory. Sockets are edge-triggered, so a direction goes on until its source is drained (a
+read that returns less than asked), its sink takes no more (then the sink is armed for writing, once and for all), or
+its turn is over: `TURN_BYTES`, then the engine's other sessions come first.
+"""
+
+from __future__ import annotations
+
+from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE
+from typing import TYPE_CHECKING
+
+from router.session import RELAY, Session
+from router.uwsgi import content_length
+
+if TYPE_CHECKING:
+    from _socket import socket
+
+    from router.engine import Engine
+    from router.pool import Member
+
+CHUNK = 65_536  # bytes a read; larger ones bring nothing
+TURN_BYTES = 4 * CHUNK  # that one direction of one session moves before the others have their turn
+UNKNOWN = 1 << 62  # bytes: the length of a body whose head is no longer there
+
+READ = EPOLLIN | EPOLLRDHUP | EPOLLET
+READ_WRITE = READ | EPOLLOUT
+LAST = MSG_DONTWAIT | MSG_MORE
+
+
+def relay_down(engine: Engine, session: Session) -> None:
+    """Node to client, until the node has no more, the client takes no more, or the others have waited enough."""
+    if session.state != RELAY:
+        return
+    client = session.client
+    recv = session.node.recv  # type: ignore[union-attr]
+    member: Member = session.member  # type: ignore[assignment]
+    budget = TURN_BYTES
+    data = session.down
+    while True:
+        if not data:
+            try:
+                data = recv(CHUNK)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                return engine.node_ended(session, error.strerror or str(error))
+            if not data:
+                return engine.node_ended(session, "closed")
+            session.answered = True
+            session.head = b""
+            member.tx += len(data)
+            drained = len(data) < CHUNK
+        else:
+            drained = False  # left over from before: the node was not read since
+        # On a unix socket EPOLLRDHUP may be ahead of bytes still to be read; there the EOF is read.
+        last = drained and session.ended and member.endpoint.family != AF_UNIX
+        try:
+            sent = client.send(data, LAST if last else MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return engine.close(session)
+        if sent < len(data):
+            session.down = data[sent:]
+            if not session.client_armed:
+                session.client_armed = True
+                engine.epoll.modify(session.client_fd, READ_WRITE)
+            return
+        session.down = b""
+        if last:
+            return engine.finish(session)
+        if drained and not session.ended:
+            return
+        budget -= sent
+        if budget <= 0:
+            return engine.cut(session)
+        data = b""
+
+
+def relay_up(engine: Engine, session: Session) -> None:
+    """Client to node, likewise. A node that takes no more is still listened to: it may have answered early."""
+    if session.state != RELAY:
+        return
+    peer: socket = session.node  # type: ignore[assignment]
+    budget = TURN_BYTES
+    while True:
+        if session.up:
+            try:
+                sent = peer.send(session.up)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                session.deaf, session.up = True, b""
+                return
+            session.member.rx += sent  # type: ignore[union-attr]
+            session.up = session.up[sent:]
+            if session.up:
+                if not session.node_armed:
+                    session.node_armed = True
+                    engine.epoll.modify(session.node_fd, READ_WRITE)
+                return
+            budget -= sent
+        if not session.client_ready or session.deaf:
+            return
+        if budget <= 0:
+            return engine.cut(session)
+        try:
+            session.up = session.client.recv(CHUNK, MSG_DONTWAIT)
+        except BlockingIOError:
+            session.client_ready = False
+            return
+        except OSError:
+            return engine.close(session)
+        if not session.up:
+            return engine.close(session)
+        count_body(session, len(session.up))
+        session.client_ready = len(session.up) == CHUNK
+
+
+def count_body(session: Session, size: int) -> None:
+    """Keep count of the body, of which `size` bytes have come: where some are missing at the end, `finish` waits."""
+    if not session.uploaded:
+        session.uploaded = True
+        head = session.head
+        session.missing = content_length(head, session.size) if head else UNKNOWN
+    session.missing -= size

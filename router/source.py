@@ -1,0 +1,105 @@
+"""What a source of nodes is, and what keeps it running: `Source` is the contract, `supervise` the retry loop.
+
+A source knows how to look; it does not know how to fail. It raises on any trouble and is run afresh by
+`supervise`, which tells the feed, waits longer each time, and starts from the shortest wait again once the
+source has made progress. So no source holds retry logic, and a failing one never takes a node away: the feed
+keeps what it said last.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from random import random
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from greenlet import GreenletExit
+
+if TYPE_CHECKING:
+    from router.table import Feed
+
+# Seconds. The n-th wait in a row is drawn from LEAST_WAIT to FIRST_WAIT * 2**(n-1), at most LONGEST_WAIT:
+# full jitter, so that a thousand routers do not come back to a restarted Consul in step.
+LEAST_WAIT = 0.1  # a source that fails at once must not eat a core
+FIRST_WAIT = 1.0  # most troubles are a restart of the other side, which takes about that long
+LONGEST_WAIT = 30.0  # the longest that an operator should wait to see his repair work
+# Seconds. A source may have nothing to say for hours, so to have run this long counts as progress, too.
+STEADY = 60.0
+
+# These end a greenlet or the process on purpose; nobody may live on through them. `gevent.Timeout` is a
+# BaseException as well, and is a trouble like any other.
+ENDINGS = (GreenletExit, KeyboardInterrupt, SystemExit)
+
+log = logging.getLogger("gfrouter")
+
+
+class Source(Protocol):
+    """A place that says which nodes serve which key: announcements, DNS, Consul, etcd, a file.
+
+    A source may start to look when it is made, as by binding a socket, so that what can never work stops the
+    start; it writes to no feed before `run`. It should first give all that it can see, and then each change;
+    it need not make sure that a change is one. One object is run by one greenlet at a time, and may be run
+    again after it has raised: what it must remember from one run to the next, it keeps itself.
+    """
+
+    name: str
+    """Unique among the sources of one router, and shown in logs and stats."""
+
+    def run(self, feed: Feed) -> None:
+        """Keep `feed` current until killed; raise on any trouble.
+
+        The feed belongs to this source alone, and outlives each run of it. Returning counts as trouble too.
+        What was said stays in service until it is taken back, so do not withdraw anything on the way out: a
+        source that cannot see has not seen the nodes go. `feed.fail(error, key)` is for trouble with one key
+        among many that work. It is killed by GreenletExit and must let it pass.
+        """
+
+
+class SourceEnded(Exception):
+    """A source returned from `run`, which none should."""
+
+
+def supervise(
+    source: Source,
+    feed: Feed,
+    *,
+    sleep: Callable[[float], Any],
+    random: Callable[[], float] = random,
+    clock: Callable[[], float] = monotonic,
+    log: logging.Logger = log,
+) -> NoReturn:
+    """Run `source` for ever, again and again, in the greenlet that calls; ends only by being killed.
+
+    `sleep` takes seconds (`gevent.sleep`), `random` gives 0 up to 1, `clock` monotonic seconds.
+    """
+    failures = 0
+    while True:
+        began, progressed = clock(), feed.progressed
+        try:
+            source.run(feed)
+            error: BaseException = SourceEnded("source ended")
+        except ENDINGS:
+            raise
+        except BaseException as trouble:
+            error = trouble
+        if feed.progressed != progressed or clock() - began >= STEADY:
+            failures = 0
+        failures += 1
+        feed.fail(error)
+        wait = wait_before(failures, random)
+        log.warning("%s: %s; trying again in %.1f s", source.name, describe(error), wait)
+        log.debug("%s failed here:", source.name, exc_info=error)
+        sleep(wait)
+
+
+def wait_before(attempt: int, random: Callable[[], float] = random) -> float:
+    """Seconds to wait before the next attempt, after `attempt` failures in a row (1 or more)."""
+    doublings = min(attempt - 1, 32)  # by then long at LONGEST_WAIT, and never an OverflowError
+    ceiling = min(LONGEST_WAIT, FIRST_WAIT * 2.0**doublings)
+    return LEAST_WAIT + random() * (ceiling - LEAST_WAIT)
+
+
+def describe(error: BaseException) -> str:
+    """One line: `ConnectionRefusedError: [Errno 111] Connection refused`."""
+    return " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
