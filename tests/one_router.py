@@ -101,6 +101,11 @@ class OneRouter:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def processor_seconds(self) -> float:
+        """CPU time that the process has used."""
+        nanoseconds = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]
+        return int(nanoseconds) / 1e9
+
     def close(self) -> None:
         self.pair.close()
         for listener in self.listeners:
