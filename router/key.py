@@ -8,11 +8,11 @@ The rules are the real fastrouter's, to the letter (it keeps one buffer that the
 
 Strategy: `bytes.rfind` gives a hint where the deciding var might be. A header's value can look like a var, so
 the hint is only believed when the walk over all lengths, which is due anyway, steps on that very place. The
-walk looks at no name: half of the time otherwise. Whatever is not that plain goes to `_find_key_by_rules`.
+walk itself looks at no name. Whatever is not that plain goes to `_find_key_by_rules`.
 
 Worth, in µs a call for 25 vars in 834 bytes as nginx sends them (CPython 3.11, plain build / Debian's): this
-4.3 / 3.2, compiled by mypyc 2.6; comparing names on the way 5.0 / 3.8, and with the lengths read byte by byte
-7.2 / 5.1.
+4.3 / 3.2, compiled by mypyc 2.5; comparing names on the way 5.0 / 3.8, and with the lengths read byte by byte
+6.7 / 5.3. The careful reading alone 19 / 14.
 """
 
 from __future__ import annotations

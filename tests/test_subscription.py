@@ -1,0 +1,312 @@
+"""The subscription source: what becomes of announcements, and of datagrams that are none. Expiry: test_expiry.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from announced import NODE, SUBSCRIBE, UNIX_SECONDS, UNSUBSCRIBE, Announced, packet
+from discovery.announcement import LARGEST_DATAGRAM, parse_announcement
+from discovery.subscription import BATCH, Subscription, parse_url
+from router.net import AddressError
+from router.node import Node
+from router.source import Source
+from router.table import Table
+from router.uwsgi import build, packet_size
+from scripted import split, wait_for
+from servers import Worker
+from test_announcement import HOSTILE
+
+NOBODY = ("no address", "no address for key 'foo.com'")
+DROPPED = {
+    **HOSTILE,
+    packet(address=b""): NOBODY,
+    packet(address=""): NOBODY,
+    packet(address=b"", vassal="app.ini"): NOBODY,
+    packet(UNSUBSCRIBE, address=b""): NOBODY,
+    packet(address="10.0.0.5:http"): ("bad node address", "'10.0.0.5:http': port 'http' is not a number"),
+    packet(address="example.com:80"): (
+        "bad node address",
+        "'example.com:80': 'example.com' is not a numeric IPv4 address (host names are not supported yet)",
+    ),
+}
+
+
+@pytest.fixture
+def announced() -> Iterator[Announced]:
+    with Announced() as announced:
+        yield announced
+
+
+@pytest.mark.parametrize(
+    ("datagram", "reason", "text"),
+    [(datagram, *why) for datagram, why in DROPPED.items()],
+    ids=[f"{i}: {text}" for i, (_, text) in enumerate(DROPPED.values())],
+)
+def test_a_hostile_datagram_is_dropped_and_counted_and_costs_nothing_else(
+    announced: Announced, caplog: pytest.LogCaptureFixture, datagram: bytes, reason: str, text: str
+) -> None:
+    announced.take(packet(key="bar.com"), datagram, packet(key="baz.com"))
+    assert announced.feed.rejected == Counter({reason: 1})
+    assert sorted(announced.table.pools) == ["bar.com", "baz.com"]
+    sender = "{}:{}".format(*announced.sender.getsockname())
+    assert caplog.messages == [f"{announced.source.name}: dropped, {reason}: {text} (from {sender})"]
+
+
+def test_the_largest_datagram_is_taken(announced: Announced) -> None:
+    largest = packet(pad="x" * (LARGEST_DATAGRAM - len(packet(pad="x")) + 1))
+    assert len(largest) == LARGEST_DATAGRAM
+    announced.take(largest, largest + b"\x00")
+    assert announced.addresses() == [NODE]
+    assert announced.feed.rejected == Counter({"oversized datagram": 1})
+
+
+names = st.sampled_from(
+    b"key address modifier1 modifier2 cores load weight backup proto algo unix sign notify sni_key sni_crt sni_ca "
+    b"vassal clear other".split()
+)
+contents = st.binary(max_size=20) | st.integers(0, 2**70).map(lambda n: b"%d" % n) | st.binary(min_size=250)
+
+
+@given(st.lists(st.dictionaries(names, contents), max_size=5), st.sampled_from([0, 224]), st.sampled_from([0, 1]))
+@settings(max_examples=200)
+def test_wellformed_nonsense_never_stops_the_source(
+    said: list[dict[bytes, bytes]], modifier1: int, command: int
+) -> None:
+    with Announced() as announced:
+        for fields in said:
+            announced.take(build(fields.items(), modifier1, command))
+        assert sum(announced.feed.rejected.values()) <= len(said)
+        announced.take(packet(key="still.works"))
+        assert announced.addresses("still.works") == [NODE]
+
+
+# What becomes of it.
+
+
+def test_an_announcement_becomes_a_node_with_all_it_says(announced: Announced) -> None:
+    shown = {"proto": "https", "algo": "lrc", "vassal": "app.ini", "sni_key": "/k", "sni_crt": "/c"}
+    numbers = {"modifier1": 30, "modifier2": 7, "cores": 8, "load": 3, "weight": 5, "backup": 2}
+    announced.take(packet(SUBSCRIBE, 224, **shown, **numbers))
+    (node,) = announced.nodes()
+    assert node == Node(NODE, 5, 2, modifier1=30, modifier2=7, proto="h", vassal="app.ini", algorithm="lrc", sni=True)
+    assert (node.cores, node.load, node.last_check) == (8, 3, UNIX_SECONDS)
+
+
+def test_weight_0_counts_as_1(announced: Announced) -> None:
+    announced.take(packet(weight=0), packet(address="10.0.0.6:3031"))
+    assert [node.weight for node in announced.nodes()] == [1, 1]
+
+
+def test_tls_needs_both_key_and_certificate(announced: Announced) -> None:
+    announced.take(packet(sni_key="/k"), packet(address="10.0.0.6:3031", sni_key="/k", sni_crt="/c"))
+    assert [node.sni for node in announced.nodes()] == [False, True]
+
+
+def test_a_later_announcement_describes_the_node_anew(announced: Announced) -> None:
+    announced.take(packet(weight=1, modifier2=0), packet(weight=9, modifier2=4))
+    assert announced.nodes() == [Node(NODE, weight=9, modifier2=4)]
+
+
+@pytest.mark.parametrize("address", [":3031", "/run/app.sock", "127.0.0.1:1"])
+def test_an_address_is_kept_as_announced(announced: Announced, address: str) -> None:
+    announced.take(packet(address=address))
+    assert announced.addresses() == [address]
+
+
+def test_unsubscribing_withdraws_the_node_of_this_key_alone(
+    announced: Announced, caplog: pytest.LogCaptureFixture
+) -> None:
+    announced.take(packet(), packet(key="bar.com"), packet(address="10.0.0.6:3031"))
+    with caplog.at_level(logging.INFO, "gfrouter"):
+        announced.take(packet(UNSUBSCRIBE))
+    assert announced.addresses() == ["10.0.0.6:3031"]
+    assert announced.addresses("bar.com") == [NODE]
+    assert caplog.messages == [f"[uWSGI fastrouter pid {os.getpid()}] foo.com => marking {NODE} as failed"]
+
+
+def test_unsubscribing_who_is_unknown_changes_nothing(announced: Announced, caplog: pytest.LogCaptureFixture) -> None:
+    announced.take(packet())
+    with caplog.at_level(logging.INFO, "gfrouter"):
+        announced.take(packet(UNSUBSCRIBE, key="other.com"), packet(UNSUBSCRIBE, address="10.0.0.6:3031"))
+    assert announced.addresses() == [NODE]
+    assert (caplog.messages, announced.feed.rejected) == ([], Counter())
+
+
+def test_a_vassal_that_clears_its_address_leaves(announced: Announced) -> None:
+    announced.take(packet(vassal="app.ini"))
+    assert announced.addresses() == [NODE]
+    announced.take(packet(vassal="app.ini", clear=1))
+    assert announced.addresses() == []
+
+
+def test_clear_means_nothing_without_a_vassal(announced: Announced) -> None:
+    announced.take(packet(clear=1))
+    assert announced.addresses() == [NODE]
+
+
+def test_a_line_break_in_a_key_cannot_forge_a_log_line(announced: Announced, caplog: pytest.LogCaptureFixture) -> None:
+    key = "a\n[uWSGI fastrouter pid 1] b\udcff"
+    with caplog.at_level(logging.INFO, "gfrouter"):
+        announced.take(packet(key=key), packet(UNSUBSCRIBE, key=key))
+    shown = r"a\n[uWSGI fastrouter pid 1] b\udcff"
+    assert caplog.messages == [f"[uWSGI fastrouter pid {os.getpid()}] {shown} => marking {NODE} as failed"]
+
+
+# The source itself.
+
+
+def test_it_is_a_source_named_by_its_real_address(announced: Announced) -> None:
+    source: Source = announced.source
+    host, port = split(announced.source.address)
+    assert (host, port) == announced.source.socket.getsockname()
+    assert port != 0
+    assert source.name == f"subscription@127.0.0.1:{port}"
+    assert announced.source.fileno() == announced.source.socket.fileno()
+
+
+def test_an_address_in_use_stops_the_start(announced: Announced) -> None:
+    address = announced.source.address
+    with pytest.raises(AddressError) as error:
+        Subscription(f"udp://{address}")
+    assert str(error.value) == f"cannot bind '{address}': the address is in use by another socket"
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "tolerance"),
+    [
+        ("udp://0.0.0.0:2626", "0.0.0.0:2626", 17),
+        ("udp://:2626", ":2626", 17),
+        ("udp://127.0.0.1:0/", "127.0.0.1:0", 17),
+        ("udp://192.*:0?tolerance=30", "192.*:0", 30),
+        ("udp://127.0.0.1:2626/?tolerance=86400", "127.0.0.1:2626", 86_400),
+    ],
+)
+def test_a_url_is_an_address_and_a_tolerance(url: str, address: str, tolerance: int) -> None:
+    assert parse_url(url) == (address, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("tcp://127.0.0.1:0", "expected udp://HOST:PORT or udp://HOST:PORT?tolerance=SECONDS"),
+        ("127.0.0.1:2626", "expected udp://HOST:PORT or udp://HOST:PORT?tolerance=SECONDS"),
+        ("udp://", "expected udp://HOST:PORT or udp://HOST:PORT?tolerance=SECONDS"),
+        ("udp://:0?tolerence=3", "option 'tolerence' is not known (known: tolerance)"),
+        ("udp://:0?tolerance=", "tolerance '' is not a number of seconds"),
+        ("udp://:0?tolerance=soon", "tolerance 'soon' is not a number of seconds"),
+        ("udp://:0?tolerance=-1", "tolerance '-1' is not a number of seconds"),
+        ("udp://:0?tolerance=0", "tolerance 0 is out of range (1 to 86400 seconds)"),
+        ("udp://:0?tolerance=86401", "tolerance 86401 is out of range (1 to 86400 seconds)"),
+    ],
+)
+def test_a_wrong_url_is_named_with_what_is_wrong(url: str, text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(f'subscription url {url!r}: {text}')}$"):
+        Subscription(url)
+
+
+def test_an_address_that_cannot_be_bound_is_named() -> None:
+    with pytest.raises(AddressError, match=r"^cannot bind '127\.0\.0\.1:x': port 'x' is not a number$"):
+        Subscription("udp://127.0.0.1:x")
+
+
+def test_an_error_that_the_kernel_passes_on_does_not_stop_it(announced: Announced) -> None:
+    """With IP_RECVERR a socket hears that nobody listened where it had sent something to."""
+    ip_recverr = 11
+    announced.source.socket.setsockopt(socket.IPPROTO_IP, ip_recverr, 1)
+    with socket.socket(type=socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        nobody = gone.getsockname()
+    announced.source.socket.sendto(b"anybody?", nobody)
+    announced.take(packet())
+    assert announced.feed.rejected == Counter({"receive error": 1})
+    assert announced.addresses() == [NODE]
+
+
+def test_a_socket_that_is_gone_is_raised_to_the_supervisor(announced: Announced) -> None:
+    announced.source.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        announced.source.turn(announced.feed)
+
+
+def test_what_was_heard_before_a_failed_run_still_falls_due(announced: Announced) -> None:
+    announced.take(packet())
+    greenlet = gevent.spawn(announced.source.run, announced.feed)
+    gevent.sleep(0)
+    greenlet.kill()
+    announced.idle(18)
+    assert announced.addresses() == []
+
+
+def test_run_takes_announcements_until_killed_and_lets_others_run() -> None:
+    table = Table()
+    source = Subscription("udp://127.0.0.1:0")
+    turns = Counter[bool]()
+
+    def other() -> None:
+        while True:
+            turns[len(table.nodes("foo.com")) < 4 * BATCH] += 1
+            gevent.sleep(0)
+
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+        for i in range(4 * BATCH):
+            sender.sendto(packet(address=f"10.0.{i // 250}.{i % 250}:3031"), split(source.address))
+        greenlets = gevent.spawn(source.run, table.feed(source.name)), gevent.spawn(other)
+        wait_for(lambda: len(table.nodes("foo.com")) == 4 * BATCH, "all nodes", sleep=gevent.sleep)
+    for greenlet in greenlets:
+        greenlet.kill(timeout=5)
+        assert isinstance(greenlet.value, gevent.GreenletExit)
+    assert turns[True] >= 4
+    source.close()
+
+
+# With a real worker.
+
+
+def test_a_real_worker_subscribes_with_all_its_fields_and_unsubscribes() -> None:
+    table = Table()
+    source = Subscription("udp://127.0.0.1:0")
+    feed = table.feed(source.name)
+
+    def nodes() -> list[Node]:
+        source.turn(feed)
+        return table.nodes("foo.com") + table.nodes("bar.com")
+
+    options = ("--subscribe2", f"server={source.address},key=bar.com,weight=3,modifier1=5,modifier2=6")
+    with Worker(source.address, options=options) as worker:
+        wait_for(lambda: len(nodes()) == 2, "both announcements")
+        foo, bar = nodes()
+        assert foo == Node(worker.address)
+        assert bar == Node(worker.address, weight=3, modifier1=5, modifier2=6)
+        assert foo.cores == bar.cores == 4
+        assert abs(foo.last_check - time.time()) < 60
+        worker.wait_line("spawned uWSGI worker 2")  # from then on SIGTERM is its to handle
+        worker.send_signal(signal.SIGTERM)
+        wait_for(lambda: not nodes(), "the worker to unsubscribe both")
+    assert feed.rejected == Counter()
+    source.close()
+
+
+def test_a_real_workers_packets_are_read_field_by_field() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with Worker(address, key="foo.com", processes=3, threads=2) as worker:
+            datagram = server.recv(LARGEST_DATAGRAM)
+        said = parse_announcement(datagram)
+    assert datagram[0] == 224
+    assert len(datagram) == packet_size(datagram)
+    assert (said.subscribe, said.key, said.address, said.cores) == (True, "foo.com", worker.address, 6)
+    assert (said.modifier1, said.modifier2, said.unix, said.sign, said.vassal) == (0, 0, 0, b"", "")
