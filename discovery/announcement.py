@@ -62,7 +62,7 @@ class Announcement:
         """An unsubscribe, or a vassal that subscribes once more to say that its address is empty now."""
         return not self.subscribe or (self.clear and bool(self.vassal))
 
-    def node(self, heard: int) -> Node:
+    def node(self, heard: float) -> Node:
         """The node that it describes; `heard` in unix seconds."""
         return Node(
             self.address,

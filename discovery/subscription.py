@@ -27,6 +27,7 @@ from gevent.socket import wait_read
 from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementError, parse_announcement
 from router import net
 from router.table import Feed
+from router.uwsgi import printable
 
 DEFAULT_TOLERANCE = 17  # seconds of silence, as in uWSGI, whose workers announce themselves each 10 s
 LARGEST_TOLERANCE = 86_400  # seconds; beyond a day a typing error is likelier than a wish
@@ -154,7 +155,7 @@ class Subscription:
             except net.AddressError as error:
                 raise AnnouncementError("bad node address", str(error)) from None
         self._heard[place] = now
-        feed.announce(said.key, said.node(int(self._wall())))
+        feed.announce(said.key, said.node(self._wall()))
 
     def _sweep(self, feed: Feed, now: float) -> bool:
         """Withdraw BATCH nodes at most that were silent for more than the tolerance; True if no more were."""
@@ -188,6 +189,5 @@ def parse_url(url: str) -> tuple[str, int]:
 
 
 def _log(line: str, place: tuple[str, str]) -> None:
-    """One of uWSGI's lines. Both texts came over the network: a line break in one must not forge a line."""
-    key, address = (text if text.isprintable() else repr(text)[1:-1] for text in place)
-    log.info(line, os.getpid(), key, address)
+    """One of uWSGI's lines, of a key and an address."""
+    log.info(line, os.getpid(), *map(printable, place))

@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> int:
     # In a container the log is what the first process writes to its standard output.
     stream = sys.stdout if os.getpid() == 1 else sys.stderr
     log_to(stream)
-    for warning in warnings:
-        log.warning("%s", warning)
+    for line in [*warnings, *defaults(options)]:
+        log.warning("%s", line)
     try:
         with ExitStack() as stack:
             supervisor = compose(options, stack, stream.fileno())
@@ -52,11 +52,15 @@ def main(argv: Sequence[str]) -> int:
 
 def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
     """Bind everything, so that what cannot be had stops the start; `stack` closes it again. Raises ValueError."""
-    log.info("*** gfrouter %s, a uWSGI fastrouter (pid: %d) ***", __version__, os.getpid())
+    log.info("*** gfrouter %s, a uWSGI fastrouter ***", __version__)
+    log.info("spawned uWSGI master process (pid: %d)", os.getpid())
     raise_descriptor_limit()
+    backlog = net.listen_backlog(options.backlog)
+    if options.backlog is not None and options.backlog > backlog:
+        log.warning("a queue of %d is more than the kernel allows (net.core.somaxconn): %d", options.backlog, backlog)
 
-    def bind(address: str) -> socket.socket:
-        return stack.enter_context(bound(address, options))
+    def bind(address: str, clients_speak_first: bool = True) -> socket.socket:
+        return stack.enter_context(bound(address, options, clients_speak_first))
 
     shared = [bind(address) for address in options.shared_socket]
     listeners = {}  # by descriptor: `fastrouter = =0` twice is one listener
@@ -65,7 +69,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
         listeners[listener.fileno()] = listener
         log.info("uWSGI fastrouter bound on %s fd %d", net.bound_name(listener), listener.fileno())
     sources = [subscription(address, options) for address in options.subscription_server]
-    stats_listener = bind(options.stats) if options.stats is not None else None
+    stats_listener = bind(options.stats, clients_speak_first=False) if options.stats is not None else None
     if stats_listener is not None:
         name, fd = net.bound_name(stats_listener), stats_listener.fileno()
         log.info("*** fastrouter stats server enabled on %s fd: %d ***", name, fd)
@@ -73,9 +77,9 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
 
 
 @contextmanager
-def bound(address: str, options: Options) -> Iterator[socket.socket]:
+def bound(address: str, options: Options, clients_speak_first: bool) -> Iterator[socket.socket]:
     """A listening socket; at the end it is closed, and with `vacuum` its file removed if it is still ours."""
-    listener = net.bind(address, backlog=options.backlog)
+    listener = net.bind(address, backlog=options.backlog, clients_speak_first=clients_speak_first)
     name = net.bound_name(listener)
     identity = net.identity(listener)
     try:
@@ -101,6 +105,14 @@ def open_source(name: str, url: str) -> Source:
         return source
     installed = ", ".join(sorted(entry_points(group=SOURCES).names)) or "none"
     raise ValueError(f"no source named {name!r} is installed (installed: {installed})")
+
+
+def defaults(options: Options) -> Iterator[str]:
+    """What was not said and matters: where it listens, and where it learns of nodes."""
+    if "listen" in options.defaulted:
+        yield f"no address given, listening on {', '.join(options.listen)}"
+    if "subscription_server" in options.defaulted:
+        yield f"no source of nodes given, taking subscriptions on {', '.join(options.subscription_server)}"
 
 
 def raise_descriptor_limit() -> None:

@@ -63,7 +63,7 @@ class Engine:
         self.requests = 0  # that reached a node
         self.complaints = Complaints()
         self.tick = 0
-        self.second = int(time())
+        self.now = time()
         self.batch = 1
         self.resumable: list[Session] = []
         self.sessions: list[Session | None] = [None] * 1024  # by descriptor, of either side
@@ -78,7 +78,7 @@ class Engine:
 
         Raises OSError where the process is out of descriptors or memory.
         """
-        self.second = int(time())
+        self.now = time()
         for _ in range(ACCEPTS):
             try:
                 fd, _address = accept()
@@ -186,8 +186,8 @@ class Engine:
             self.unconnected(session, error.errno or 0)
             return False
         member: Member = session.member  # type: ignore[assignment]
-        if member.second != self.second:
-            member.note(self.second)
+        if member.note_due <= self.now:
+            member.note(self.now)
         member.requests += 1
         member.rx += sent
         self.requests += 1
@@ -208,7 +208,7 @@ class Engine:
         """One batch of events."""
         sessions = self.sessions
         self.batch = batch = self.batch + 1
-        self.second = int(time())
+        self.now = time()
         for fd, mask in self.epoll.poll(0, EVENTS):
             session = sessions[fd]
             if session is None or (fd == session.node_fd and session.batch == batch):

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from router.uwsgi import printable
+
 # A file beyond these is no configuration, but a log or a device named by mistake.
 MAX_FILE_BYTES = 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024
@@ -120,7 +122,7 @@ def unsupported(text: str, in_file: bool) -> str | None:
 
 def shown(text: str) -> str:
     """A text for one line of a message: control characters escaped, the middle of a long one left out."""
-    clean = text if text.isprintable() else repr(text)[1:-1]
+    clean = printable(text)
     if len(clean) <= SHOWN_CHARS:
         return clean
     return f"{clean[: SHOWN_CHARS - 15]}...{clean[-12:]}"

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from router.stats import djb33x
 from router.table import Change
+from router.uwsgi import printable
 
 log = logging.getLogger("gfrouter")
 
@@ -26,18 +27,19 @@ def log_to(stream: TextIO) -> None:
 
 def log_change(change: Change) -> None:
     """What changed in a pool: `foo.com + 10.0.0.5:3031 (consul)`, or uWSGI's lines for its own subscriptions."""
+    key = printable(change.key)
     who = f"[uwsgi-subscription for pid {os.getpid()}]"
     subscribed = change.source.startswith("subscription")
     if change.opened and subscribed:
-        log.info("%s new pool: %s (hash key: %d)", who, change.key, djb33x(change.key))
+        log.info("%s new pool: %s (hash key: %d)", who, key, djb33x(change.key))
     for member in change.joined:
         if subscribed:
-            log.info("%s %s => new node: %s", who, change.key, member.endpoint.address)
+            log.info("%s %s => new node: %s", who, key, printable(member.endpoint.address))
         else:
-            log.info("%s + %s (%s)", change.key, member.endpoint.address, change.source)
+            log.info("%s + %s (%s)", key, printable(member.endpoint.address), change.source)
     if not subscribed:
         for member in change.left:
-            log.info("%s - %s (%s)", change.key, member.endpoint.address, change.source)
+            log.info("%s - %s (%s)", key, printable(member.endpoint.address), change.source)
 
 
 class Complaints:

@@ -58,18 +58,25 @@ def parse_node(text: str) -> tuple[int, Any]:
     return family, sockaddr
 
 
-def bind(address: str, *, kind: int = socket.SOCK_STREAM, backlog: int | None = None) -> socket.socket:
+def bind(
+    address: str,
+    *,
+    kind: int = socket.SOCK_STREAM,
+    backlog: int | None = None,
+    clients_speak_first: bool = False,
+) -> socket.socket:
     """A bound, non-blocking, close-on-exec socket; a stream socket listens, too.
 
     `address`: `ip:port`, `:port` (every address of the machine), `192.*:port` (the first local address that
     begins so), port 0 (any free one, see `bound_name`), or a path. `backlog` as `listen_backlog` takes it.
+    Where `clients_speak_first` a TCP connection is accepted only when their first bytes are there.
     The caller owns the socket and, for a path, the file: note `identity()` now, `unlink_own()` at the end.
     """
     try:
         family, sockaddr = _parse_local(address)
         if family == socket.AF_UNIX:
             return _bind_unix(sockaddr, kind, backlog)
-        return _bind_inet(sockaddr, kind, backlog)
+        return _bind_inet(sockaddr, kind, backlog, clients_speak_first)
     except (OSError, ValueError) as error:
         raise AddressError(f"cannot bind {_short.repr(address)}: {_reason(error)}") from None
 
@@ -191,14 +198,15 @@ def _first_local(pattern: str) -> str:
     raise ValueError(f"no local IPv4 address begins with {prefix} (there are: {', '.join(seen) or 'none'})")
 
 
-def _bind_inet(sockaddr: tuple[str, int], kind: int, backlog: int | None) -> socket.socket:
+def _bind_inet(sockaddr: tuple[str, int], kind: int, backlog: int | None, clients_speak_first: bool) -> socket.socket:
     if kind == socket.SOCK_DGRAM and 224 <= int(sockaddr[0].partition(".")[0]) <= 239:
         raise ValueError("multicast groups are not supported yet")
 
     def set_up(sock: socket.socket) -> None:
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
+            if clients_speak_first:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
             # Accepted sockets inherit it, which saves a system call a request.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:

@@ -30,4 +30,4 @@ class Node:
     sni: bool = False  # the announcement named TLS files; shown in the stats only
     cores: int = field(default=0, compare=False)
     load: int = field(default=0, compare=False)
-    last_check: int = field(default=0, compare=False)
+    last_check: float = field(default=0, compare=False)

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from router.endpoint import Endpoint
     from router.node import Node
 
-HISTORY_SECONDS = 32  # busy seconds that a member remembers; workers announce themselves each 10 s
+NOTE_EVERY = 0.2  # seconds between two notes of a member that is busy
+NOTES = 100  # kept, so of 20 s at least; workers announce themselves each 10 s
 
 
 class Member:
     """One node in one pool. Counters are this process's; `rx` counts bytes to the node, `tx` bytes from it."""
 
-    __slots__ = ("endpoint", "failures", "history", "in_flight", "node", "pool", "requests", "rx", "second", "tx")
+    __slots__ = ("endpoint", "failures", "history", "in_flight", "node", "note_due", "pool", "requests", "rx", "tx")
 
     def __init__(self, pool: Pool, endpoint: Endpoint, node: Node) -> None:
         self.pool = pool
@@ -34,19 +35,19 @@ class Member:
         self.failures = 0
         self.tx = 0
         self.rx = 0
-        self.second = 0  # unix seconds of the newest note in the history
-        self.history: deque[tuple[int, int]] | None = None
+        self.note_due = 0.0  # unix seconds
+        self.history: deque[tuple[float, int]] | None = None
 
-    def note(self, second: int) -> None:
-        """Remember what had been served when the unix second `second` began.
+    def note(self, now: float) -> None:
+        """Remember what had been served when the request that came at `now` (unix seconds) was about to be.
 
         uWSGI's `last_requests` counts since the last announcement. A router never hears of announcements that change
-        nothing, so it keeps these notes, one a busy second, and the supervisor says which second it was.
+        nothing, so it keeps these notes, and the supervisor knows the time of the announcement.
         """
-        self.second = second
+        self.note_due = now + NOTE_EVERY
         if self.history is None:
-            self.history = deque(maxlen=HISTORY_SECONDS)
-        self.history.append((second, self.requests))
+            self.history = deque(maxlen=NOTES)
+        self.history.append((now, self.requests))
 
     def __repr__(self) -> str:
         return f"<Member {self.pool.key} {self.endpoint!r}>"

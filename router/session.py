@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from router.endpoint import Endpoint
-from router.uwsgi import is_repeatable
+from router.uwsgi import is_repeatable, printable
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -179,10 +179,11 @@ class Detours:
         """Mark the endpoint, if it was its fault, and say so."""
         endpoint: Endpoint = member.endpoint
         member.failures += 1
-        unable = f'unable to connect() to node "{endpoint.address}" ({retries} retries): {os.strerror(error)}'
+        key, address = printable(member.pool.key), printable(endpoint.address)
+        unable = f'unable to connect() to node "{address}" ({retries} retries): {os.strerror(error)}'
         self.engine.complaints.count("unconnected", "" if self.quiet else unable)
         if error != BUSY and error not in LOCAL:
-            log.warning("[uwsgi-fastrouter] %s => marking %s as failed", member.pool.key, endpoint.address)
+            log.warning("[uwsgi-fastrouter] %s => marking %s as failed", key, address)
             self.engine.table.fail(endpoint, self.clock() + self.gracetime)
 
     def _give_up(self, session: Session, kind: str, text: str) -> None:

@@ -127,7 +127,7 @@ def _node(member: Member, parts: Sequence[Sequence[Any]]) -> dict[str, Any]:
         "vassal": node.vassal,
         "modifier1": node.modifier1,
         "modifier2": node.modifier2,
-        "last_check": node.last_check,
+        "last_check": int(node.last_check),
         "pid": 0,
         "uid": 0,
         "gid": 0,
@@ -147,6 +147,6 @@ def _node(member: Member, parts: Sequence[Sequence[Any]]) -> dict[str, Any]:
     }
 
 
-def _since(part: Sequence[Any], second: int) -> int:
-    """Requests in the unix second `second` and after it, by a router's notes (Member.note)."""
-    return int(part[0]) - next((requests for noted, requests in part[5] if noted >= second), part[0])
+def _since(part: Sequence[Any], announced: float) -> int:
+    """Requests after that time (unix seconds), by a router's notes (Member.note)."""
+    return int(part[0]) - next((requests for noted, requests in part[5] if noted >= announced), part[0])

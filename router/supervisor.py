@@ -60,7 +60,7 @@ class Router:
             )
         self.pid: int = self.process.pid
         self.born = monotonic()
-        self.counts: stats.Counts = {}
+        self.counts: stats.Counts = {"cheap": supervisor.options.cheap}  # as it last told
         self.accepting = gevent.event.Event()
         self.news = gevent.event.Event()
         self.told = False  # has it got the table?

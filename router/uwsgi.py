@@ -143,6 +143,11 @@ def content_length(data: bytes, end: int) -> int:
     return length
 
 
+def printable(text: str) -> str:
+    """A text from outside as it may stand in a log line: a line break in a key must not forge a line."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def _overrun(at: int, what: str, length: int, excess: int) -> str:
     return f"var at offset {at}: {what} length {length} runs {_bytes(excess)} past the end"
 

@@ -34,7 +34,7 @@ class OneRouter:
     """Executes `router.server` as the supervisor does. `log` holds its lines."""
 
     def __init__(self, *addresses: str, log: Path | None = None, **options: Any) -> None:
-        self.listeners = [net.bind(address) for address in addresses or ("127.0.0.1:0",)]
+        self.listeners = [net.bind(address, clients_speak_first=True) for address in addresses or ("127.0.0.1:0",)]
         self.address = net.bound_name(self.listeners[0])
         self.pair, theirs = socket.socketpair()
         self.pair.settimeout(END_S)
@@ -84,11 +84,8 @@ class OneRouter:
     def wait_idle(self) -> dict[str, Any]:
         """The counts when no request is in flight any more; all gauges must be back at zero."""
 
-        def idle() -> dict[str, Any] | None:
-            counts = self.counts()
-            return counts if not counts["active"] else None
-
-        counts = wait_for(idle, "all sessions to end")
+        wait_for(lambda: self.counts()["active"] == 0, "all sessions to end")
+        counts = self.counts()
         for _, nodes in counts["pools"].values():
             assert [in_flight for _, _, _, in_flight, _, _ in nodes.values() if in_flight] == []
         return counts

@@ -10,7 +10,9 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,8 @@ from router.node import Node
 from scripted import (
     HELLO,
     Blackhole,
+    NodeConnection,
+    Script,
     ScriptedNode,
     answer,
     answer_early,
@@ -40,20 +44,21 @@ MIB = 1 << 20
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def place(request, tmp_path):
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
     """Where both the router and its nodes listen: addresses of one kind."""
     numbers = iter(range(100))
     return lambda: "127.0.0.1:0" if request.param == "tcp" else str(tmp_path / f"{next(numbers)}.sock")
 
 
-def serving(router: OneRouter, *nodes: ScriptedNode | str, **fields) -> None:
-    router.table({"foo.com": [Node(getattr(node, "address", node), **fields) for node in nodes]})
+def serving(router: OneRouter, *nodes: ScriptedNode | Blackhole | str, **fields: Any) -> None:
+    addresses = [node if isinstance(node, str) else node.address for node in nodes]
+    router.table({"foo.com": [Node(address, **fields) for address in addresses]})
 
 
 # The straight path.
 
 
-def test_head_and_body_go_up_byte_for_byte_and_the_answer_comes_down(place):
+def test_head_and_body_go_up_byte_for_byte_and_the_answer_comes_down(place: Callable[[], str]) -> None:
     body = os.urandom(3000)
     with OneRouter(place()) as router, ScriptedNode(answer(HELLO, body=3000), address=place()) as node:
         serving(router, node)
@@ -63,7 +68,7 @@ def test_head_and_body_go_up_byte_for_byte_and_the_answer_comes_down(place):
         assert bytes(node.connections[0].received) == head + body
 
 
-def test_a_head_cut_anywhere_arrives_whole(place):
+def test_a_head_cut_anywhere_arrives_whole(place: Callable[[], str]) -> None:
     with OneRouter(place()) as router, ScriptedNode(address=place()) as node:
         serving(router, node)
         for cut in (1, 3, 4, 5, 40, len(GET) - 1):
@@ -76,7 +81,7 @@ def test_a_head_cut_anywhere_arrives_whole(place):
         assert {connection.head for connection in node.connections} == {GET}
 
 
-def test_a_head_of_64_kib_that_comes_byte_by_byte_costs_no_square(place):
+def test_a_head_of_64_kib_that_comes_byte_by_byte_costs_no_square(place: Callable[[], str]) -> None:
     head = packet([("HTTP_HOST", "foo.com"), ("HTTP_COOKIE", "x" * 65_000)])
     with OneRouter(place()) as router, ScriptedNode(address=place()) as node:
         serving(router, node)
@@ -87,7 +92,7 @@ def test_a_head_of_64_kib_that_comes_byte_by_byte_costs_no_square(place):
         assert node.connections[0].head == head
 
 
-def test_modifiers_are_the_nodes_whatever_the_client_sent(place):
+def test_modifiers_are_the_nodes_whatever_the_client_sent(place: Callable[[], str]) -> None:
     with OneRouter(place()) as router, ScriptedNode(address=place()) as node:
         serving(router, node, modifier1=5, modifier2=9)
         ask(router.address, packet([("HTTP_HOST", "foo.com")], 7, 8), b"body")
@@ -98,7 +103,7 @@ def test_modifiers_are_the_nodes_whatever_the_client_sent(place):
         assert second == packet([("HTTP_HOST", "foo.com")], 0, 0)
 
 
-def test_counters_are_exact(place):
+def test_counters_are_exact(place: Callable[[], str]) -> None:
     body = b"x" * 5000
     with OneRouter(place()) as router, ScriptedNode(answer(HELLO, body=5000), address=place()) as node:
         serving(router, node)
@@ -115,14 +120,14 @@ def test_counters_are_exact(place):
         assert notes[0][1] == 0 and abs(notes[0][0] - time.time()) < 60
 
 
-def test_keys_of_any_bytes_find_their_pool():
+def test_keys_of_any_bytes_find_their_pool() -> None:
     key = b"f\xff\xc3\xa9"
     with OneRouter() as router, ScriptedNode() as node:
         router.table({key.decode("utf-8", "surrogateescape"): [Node(node.address)]})
         assert ask(router.address, packet([("HTTP_HOST", key)])) == HELLO
 
 
-def test_nodes_take_turns():
+def test_nodes_take_turns() -> None:
     with OneRouter() as router, ScriptedNode() as one, ScriptedNode() as two:
         serving(router, one, two)
         for _ in range(10):
@@ -131,7 +136,7 @@ def test_nodes_take_turns():
 
 
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 5 * MIB])
-def test_answers_of_any_size_arrive_whole(place, size):
+def test_answers_of_any_size_arrive_whole(place: Callable[[], str], size: int) -> None:
     data = os.urandom(size)
     with OneRouter(place()) as router, ScriptedNode(answer(data), address=place()) as node:
         serving(router, node)
@@ -139,7 +144,7 @@ def test_answers_of_any_size_arrive_whole(place, size):
 
 
 @pytest.mark.parametrize("size", [1, 64_000, 65_536, 131_072, 5 * MIB])
-def test_bodies_of_any_size_arrive_whole(place, size):
+def test_bodies_of_any_size_arrive_whole(place: Callable[[], str], size: int) -> None:
     body = os.urandom(size)
     with OneRouter(place()) as router, ScriptedNode(answer(body=size), address=place()) as node:
         serving(router, node)
@@ -147,7 +152,7 @@ def test_bodies_of_any_size_arrive_whole(place, size):
         assert node.connections[0].body == body
 
 
-def test_both_ways_at_once(place):
+def test_both_ways_at_once(place: Callable[[], str]) -> None:
     """The real fastrouter stalls here until its time limit."""
     down, up = os.urandom(20 * MIB), os.urandom(20 * MIB)
     with OneRouter(place()) as router, ScriptedNode(answer_early(down), address=place()) as node:
@@ -165,7 +170,7 @@ def test_both_ways_at_once(place):
         router.wait_idle()
 
 
-def test_pieces_come_down_as_they_are_sent():
+def test_pieces_come_down_as_they_are_sent() -> None:
     with OneRouter() as router, ScriptedNode(answer_slowly(b"abcdef", 1, 0.1)) as node:
         serving(router, node)
         with connect(router.address) as client:
@@ -177,10 +182,10 @@ def test_pieces_come_down_as_they_are_sent():
 # Backpressure.
 
 
-def test_a_body_that_is_there_at_once_waits_for_a_node_that_does_not_read(place):
+def test_a_body_that_is_there_at_once_waits_for_a_node_that_does_not_read(place: Callable[[], str]) -> None:
     """More than one read waits behind the head, and the node's buffer is full before its socket is registered."""
 
-    def late(connection) -> None:
+    def late(connection: NodeConnection) -> None:
         connection.stopped.wait(0.3)
         connection.read_body(4 * MIB)
         connection.send(HELLO)
@@ -200,7 +205,7 @@ def test_a_body_that_is_there_at_once_waits_for_a_node_that_does_not_read(place)
 
 
 @pytest.mark.slow
-def test_256_mib_down_to_a_slow_client_do_not_grow_the_process(place):
+def test_256_mib_down_to_a_slow_client_do_not_grow_the_process(place: Callable[[], str]) -> None:
     size = 256 * MIB
     with OneRouter(place()) as router, ScriptedNode(answer(bytes(size)), address=place()) as node:
         serving(router, node)
@@ -219,7 +224,7 @@ def test_256_mib_down_to_a_slow_client_do_not_grow_the_process(place):
 
 
 @pytest.mark.slow
-def test_256_mib_up_to_a_slow_node_do_not_grow_the_process(place):
+def test_256_mib_up_to_a_slow_node_do_not_grow_the_process(place: Callable[[], str]) -> None:
     size = 256 * MIB
     with OneRouter(place()) as router, ScriptedNode(_take_slowly(size), address=place()) as node:
         serving(router, node)
@@ -235,8 +240,8 @@ def test_256_mib_up_to_a_slow_node_do_not_grow_the_process(place):
         assert most - before < 8 * MIB
 
 
-def _take_slowly(size: int):
-    def script(connection) -> None:
+def _take_slowly(size: int) -> Script:
+    def script(connection: NodeConnection) -> None:
         head = connection.read_head()
         connection.stopped.wait(0.5)
         left = size - (len(connection.received) - len(head))
@@ -247,10 +252,10 @@ def _take_slowly(size: int):
     return script
 
 
-def test_a_fast_peer_does_not_starve_the_others():
+def test_a_fast_peer_does_not_starve_the_others() -> None:
     """An endless answer is read as fast as it can be, and small requests go on beside it."""
 
-    def endless(connection) -> None:
+    def endless(connection: NodeConnection) -> None:
         connection.read_head()
         piece = bytes(MIB)
         while not connection.stopped.is_set():
@@ -277,7 +282,7 @@ def test_a_fast_peer_does_not_starve_the_others():
 # The client leaves.
 
 
-def test_the_clients_fin_ends_the_session_while_the_node_works(place):
+def test_the_clients_fin_ends_the_session_while_the_node_works(place: Callable[[], str]) -> None:
     with OneRouter(place()) as router, ScriptedNode(hang, address=place()) as node:
         serving(router, node)
         client = connect(router.address)
@@ -291,7 +296,7 @@ def test_the_clients_fin_ends_the_session_while_the_node_works(place):
 
 
 @pytest.mark.parametrize("sent", [0, 3, 30])
-def test_a_client_that_leaves_within_its_head_is_forgotten(place, sent):
+def test_a_client_that_leaves_within_its_head_is_forgotten(place: Callable[[], str], sent: int) -> None:
     with OneRouter(place()) as router, ScriptedNode(address=place()) as node:
         serving(router, node)
         before = router.descriptors()
@@ -305,7 +310,7 @@ def test_a_client_that_leaves_within_its_head_is_forgotten(place, sent):
         assert len(node.connections) == 1
 
 
-def test_a_client_that_resets_during_its_answer_lets_the_node_go(place):
+def test_a_client_that_resets_during_its_answer_lets_the_node_go(place: Callable[[], str]) -> None:
     with OneRouter(place()) as router, ScriptedNode(answer(bytes(50 * MIB)), address=place()) as node:
         serving(router, node)
         client = connect(router.address)
@@ -317,7 +322,7 @@ def test_a_client_that_resets_during_its_answer_lets_the_node_go(place):
         router.wait_idle()
 
 
-def test_a_client_that_leaves_while_the_node_is_connected_to_is_forgotten():
+def test_a_client_that_leaves_while_the_node_is_connected_to_is_forgotten() -> None:
     with OneRouter() as router, Blackhole() as hole:
         serving(router, hole)
         with connect(router.address) as client:
@@ -339,7 +344,7 @@ def unreachable(kind: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["refused", "missing unix socket", "unreachable"])
-def test_a_node_that_cannot_be_connected_to_is_marked_and_another_one_answers(kind, tmp_path):
+def test_a_node_that_cannot_be_connected_to_is_marked_and_another_one_answers(kind: str, tmp_path: Path) -> None:
     dead = unreachable(kind, tmp_path)
     with OneRouter(log=tmp_path / "log") as router, ScriptedNode() as node:
         serving(router, dead, node)
@@ -354,7 +359,7 @@ def test_a_node_that_cannot_be_connected_to_is_marked_and_another_one_answers(ki
         assert any(f'unable to connect() to node "{dead}" (0 retries): ' in line for line in router.log)
 
 
-def test_a_connect_that_hangs_is_given_up_after_its_own_limit(tmp_path):
+def test_a_connect_that_hangs_is_given_up_after_its_own_limit(tmp_path: Path) -> None:
     with OneRouter(connect_timeout=1, log=tmp_path / "log") as router, ScriptedNode() as node, Blackhole() as hole:
         serving(router, hole)
         router.set("foo.com", [Node(hole.address), Node(node.address, backup=1)])
@@ -363,7 +368,7 @@ def test_a_connect_that_hangs_is_given_up_after_its_own_limit(tmp_path):
         assert any("Connection timed out" in line for line in router.log)
 
 
-def test_a_full_unix_backlog_is_no_failure_and_another_node_answers(tmp_path):
+def test_a_full_unix_backlog_is_no_failure_and_another_node_answers(tmp_path: Path) -> None:
     with OneRouter() as router, ScriptedNode() as node:
         busy, waiting = _full_unix(tmp_path / "busy.sock")
         serving(router, str(tmp_path / "busy.sock"), node)
@@ -374,7 +379,7 @@ def test_a_full_unix_backlog_is_no_failure_and_another_node_answers(tmp_path):
             sock.close()
 
 
-def test_a_full_unix_backlog_alone_is_asked_again_and_gives_up_in_the_end(tmp_path):
+def test_a_full_unix_backlog_alone_is_asked_again_and_gives_up_in_the_end(tmp_path: Path) -> None:
     with OneRouter(max_retries=2) as router:
         busy, waiting = _full_unix(tmp_path / "busy.sock")
         serving(router, str(tmp_path / "busy.sock"))
@@ -399,7 +404,7 @@ def _full_unix(path: Path) -> tuple[socket.socket, list[socket.socket]]:
             return busy, waiting
 
 
-def test_max_retries_bounds_the_connects_of_one_request():
+def test_max_retries_bounds_the_connects_of_one_request() -> None:
     dead = [refused_address() for _ in range(8)]
     with OneRouter(max_retries=3) as router:
         serving(router, *dead)
@@ -408,7 +413,7 @@ def test_max_retries_bounds_the_connects_of_one_request():
         assert counts["complaints"] == {"unconnected": 4, "unreachable": 1}
 
 
-def test_with_retry_none_one_connect_is_all():
+def test_with_retry_none_one_connect_is_all() -> None:
     with OneRouter(retry="none") as router, ScriptedNode() as node:
         serving(router, refused_address())
         router.set("foo.com", [Node(refused_address()), Node(node.address, backup=1)])
@@ -417,7 +422,7 @@ def test_with_retry_none_one_connect_is_all():
         assert router.wait_idle()["complaints"] == {"unconnected": 1, "unreachable": 1}
 
 
-def test_a_failed_node_is_tried_again_by_one_request_after_gracetime():
+def test_a_failed_node_is_tried_again_by_one_request_after_gracetime() -> None:
     dead = refused_address()
     with OneRouter(gracetime=1) as router, ScriptedNode() as node:
         serving(router, dead, node)
@@ -432,7 +437,7 @@ def test_a_failed_node_is_tried_again_by_one_request_after_gracetime():
             assert len(again.connections) == asked + 2
 
 
-def test_word_from_the_supervisor_brings_a_failed_node_back_at_once():
+def test_word_from_the_supervisor_brings_a_failed_node_back_at_once() -> None:
     dead = refused_address()
     with OneRouter(gracetime=1000) as router:
         serving(router, dead)
@@ -453,7 +458,7 @@ def test_word_from_the_supervisor_brings_a_failed_node_back_at_once():
 
 @pytest.mark.parametrize("script", [close_after_head, reset_after_head, close_at_once, reset_at_once])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_a_bodyless_idempotent_request_goes_once_more_to_another_node(script, method):
+def test_a_bodyless_idempotent_request_goes_once_more_to_another_node(script: Script, method: str) -> None:
     with OneRouter() as router, ScriptedNode(script) as bad, ScriptedNode() as good:
         serving(router, bad, good)
         for _ in range(6):
@@ -465,7 +470,7 @@ def test_a_bodyless_idempotent_request_goes_once_more_to_another_node(script, me
         router.wait_idle()
 
 
-def test_it_goes_to_a_second_node_but_not_to_a_third():
+def test_it_goes_to_a_second_node_but_not_to_a_third() -> None:
     with OneRouter() as router, contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(ScriptedNode(close_after_head)) for _ in range(3)]
         serving(router, *nodes)
@@ -485,7 +490,7 @@ def test_it_goes_to_a_second_node_but_not_to_a_third():
         (packet([("HTTP_HOST", "foo.com")]), b""),
     ],
 )
-def test_everything_else_is_never_sent_twice(head, body):
+def test_everything_else_is_never_sent_twice(head: bytes, body: bytes) -> None:
     with OneRouter() as router, ScriptedNode(close_after_head) as one, ScriptedNode(close_after_head) as two:
         serving(router, one, two)
         assert ask(router.address, head, body) == b""
@@ -493,15 +498,16 @@ def test_everything_else_is_never_sent_twice(head, body):
         assert len(one.connections) + len(two.connections) == 1
 
 
-def test_with_retry_connect_a_taken_request_is_never_sent_twice():
-    with OneRouter(retry="connect") as router, ScriptedNode(close_after_head) as one, ScriptedNode(close_after_head) as two:
+def test_with_retry_connect_a_taken_request_is_never_sent_twice() -> None:
+    silent = close_after_head
+    with OneRouter(retry="connect") as router, ScriptedNode(silent) as one, ScriptedNode(silent) as two:
         serving(router, one, two)
         assert ask(router.address, GET) == b""
         router.wait_idle()
         assert len(one.connections) + len(two.connections) == 1
 
 
-def test_after_its_first_byte_an_answer_is_never_begun_again():
+def test_after_its_first_byte_an_answer_is_never_begun_again() -> None:
     with OneRouter() as router, ScriptedNode(answer_then_reset(b"HTTP/1.1 200")) as one, ScriptedNode() as two:
         serving(router, one)
         router.set("foo.com", [Node(one.address), Node(two.address, backup=1)])
@@ -513,7 +519,7 @@ def test_after_its_first_byte_an_answer_is_never_begun_again():
 # Time limits.
 
 
-def test_a_node_that_hangs_is_left_after_the_timeout(place):
+def test_a_node_that_hangs_is_left_after_the_timeout(place: Callable[[], str]) -> None:
     with OneRouter(place(), timeout=1) as router, ScriptedNode(hang, address=place()) as node:
         serving(router, node)
         began = time.monotonic()
@@ -522,13 +528,13 @@ def test_a_node_that_hangs_is_left_after_the_timeout(place):
         assert router.wait_idle()["complaints"] == {"timeout": 1}
 
 
-def test_a_connection_that_moves_outlives_the_timeout():
+def test_a_connection_that_moves_outlives_the_timeout() -> None:
     with OneRouter(timeout=1) as router, ScriptedNode(answer_slowly(b"abcdefg", 1, 0.5)) as node:
         serving(router, node)
         assert ask(router.address, GET) == b"abcdefg"
 
 
-def test_a_head_that_drips_is_closed_after_the_timeout(tmp_path):
+def test_a_head_that_drips_is_closed_after_the_timeout(tmp_path: Path) -> None:
     with OneRouter(timeout=1, log=tmp_path / "log") as router, ScriptedNode() as node:
         serving(router, node)
         with connect(router.address) as client:
@@ -546,7 +552,7 @@ def test_a_head_that_drips_is_closed_after_the_timeout(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_process_ages_nobody():
+def test_a_stopped_process_ages_nobody() -> None:
     with OneRouter(timeout=3) as router, ScriptedNode(hang) as node:
         serving(router, node)
         with connect(router.address) as client:
@@ -564,10 +570,10 @@ def test_a_stopped_process_ages_nobody():
 
 
 @pytest.mark.parametrize("size", [4 * MIB, 64 * MIB])
-def test_an_answer_that_comes_before_the_body_is_whole_reaches_the_client(size):
+def test_an_answer_that_comes_before_the_body_is_whole_reaches_the_client(size: int) -> None:
     """The node answers by the head and closes; a client that goes on sending must still be able to read that."""
 
-    def too_large(connection) -> None:
+    def too_large(connection: NodeConnection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 413 Too Large\r\n\r\n")
         connection.sock.shutdown(socket.SHUT_WR)
@@ -582,7 +588,7 @@ def test_an_answer_that_comes_before_the_body_is_whole_reaches_the_client(size):
         router.wait_idle()
 
 
-def test_a_client_that_never_stops_sending_after_its_answer_is_cut_off():
+def test_a_client_that_never_stops_sending_after_its_answer_is_cut_off() -> None:
     with OneRouter() as router, ScriptedNode(answer(HELLO, body=1)) as node:
         serving(router, node)
         with connect(router.address) as client:
@@ -612,10 +618,10 @@ def test_a_client_that_never_stops_sending_after_its_answer_is_cut_off():
         (struct.pack("<BHB", 0, 6, 0) + b"\x00\x00\x02\x00ab", "key of length 0 at offset 4"),
         (struct.pack("<BHB", 0, 5, 0) + b"\x09\x00abc", "var at offset 4: key length 9 runs 6 bytes past the end"),
         (struct.pack("<BHB", 0, 2, 0) + b"\x09\x00", "2 stray bytes after the last var"),
-        (b"GET / HTTP/1.1\r\nHost: foo.com\r\n\r\n", "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)"),
+        (b"GET / HTTP/1.1\r\n\r\n", "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)"),
     ],
 )
-def test_a_malformed_request_is_closed_with_one_clear_line(tmp_path, data, line):
+def test_a_malformed_request_is_closed_with_one_clear_line(tmp_path: Path, data: bytes, line: str) -> None:
     with OneRouter(log=tmp_path / "log") as router, ScriptedNode() as node:
         serving(router, node)
         assert ask(router.address, data) == b""
@@ -625,7 +631,7 @@ def test_a_malformed_request_is_closed_with_one_clear_line(tmp_path, data, line)
         assert [text.partition(": ")[2] for text in router.log] == [line]
 
 
-def test_a_flood_of_malformed_requests_writes_a_few_lines_only(tmp_path):
+def test_a_flood_of_malformed_requests_writes_a_few_lines_only(tmp_path: Path) -> None:
     with OneRouter(log=tmp_path / "log") as router:
         router.table({})
         for _ in range(200):
@@ -636,14 +642,14 @@ def test_a_flood_of_malformed_requests_writes_a_few_lines_only(tmp_path):
 
 
 @pytest.mark.parametrize("pools", [{}, {"bar.com": [Node("127.0.0.1:9")]}])
-def test_an_unknown_key_is_closed_without_an_answer(pools):
+def test_an_unknown_key_is_closed_without_an_answer(pools: dict[str, list[Node]]) -> None:
     with OneRouter() as router:
         router.table(pools)
         assert ask(router.address, GET) == b""
         assert router.wait_idle()["complaints"] == {"unknown key": 1}
 
 
-def test_a_read_slowly_node_gets_everything():
+def test_a_read_slowly_node_gets_everything() -> None:
     size = 2 * MIB
     with OneRouter() as router, ScriptedNode(read_slowly(65_536, 0.001, size)) as node:
         serving(router, node)

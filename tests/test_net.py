@@ -19,8 +19,11 @@ from router.net import AddressError
 
 
 @contextmanager
-def bound(address: str, kind: int = socket.SOCK_STREAM, backlog: int | None = None) -> Iterator[socket.socket]:
-    with closing(net.bind(address, kind=kind, backlog=backlog)) as sock:
+def bound(
+    address: str, kind: int = socket.SOCK_STREAM, backlog: int | None = None, clients_speak_first: bool = False
+) -> Iterator[socket.socket]:
+    sock = net.bind(address, kind=kind, backlog=backlog, clients_speak_first=clients_speak_first)
+    with closing(sock):
         yield sock
 
 
@@ -143,7 +146,7 @@ def test_a_listener_accepts_and_says_its_real_port() -> None:
 
 
 def test_a_listener_has_the_options_that_the_hot_path_counts_on() -> None:
-    with bound("127.0.0.1:0") as listener:
+    with bound("127.0.0.1:0", clients_speak_first=True) as listener:
         assert listener.getblocking() is False
         assert listener.get_inheritable() is False
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from servers import UWSGI as UWSGI_COMMAND
 
 from router import __version__, foreign
 from router.options import (
@@ -26,6 +25,7 @@ from router.options import (
     help_text,
     load,
 )
+from servers import UWSGI as UWSGI_COMMAND
 
 # The router.ini of the article that gfrouter answers.
 ARTICLE = """\

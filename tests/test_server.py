@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from gevent.baseserver import BaseServer
@@ -32,7 +33,7 @@ def asks_nobody(router: OneRouter) -> bool:
         return router.descriptors() == before
 
 
-def test_it_accepts_only_with_the_whole_table():
+def test_it_accepts_only_with_the_whole_table() -> None:
     with OneRouter() as router, ScriptedNode() as node:
         with connect(router.address) as client:
             client.sendall(GET)
@@ -41,7 +42,7 @@ def test_it_accepts_only_with_the_whole_table():
             assert read_to_end(client) == HELLO
 
 
-def test_an_endpoint_that_was_out_for_the_supervisor_is_out_from_the_start():
+def test_an_endpoint_that_was_out_for_the_supervisor_is_out_from_the_start() -> None:
     with OneRouter() as router, ScriptedNode() as node:
         router.table({"foo.com": [Node(node.address)]}, out=[node.address])
         assert ask(router.address, GET) == b""
@@ -50,7 +51,7 @@ def test_an_endpoint_that_was_out_for_the_supervisor_is_out_from_the_start():
         assert ask(router.address, GET) == HELLO
 
 
-def test_changes_take_effect_and_a_node_that_left_and_came_back_starts_from_zero():
+def test_changes_take_effect_and_a_node_that_left_and_came_back_starts_from_zero() -> None:
     with OneRouter() as router, ScriptedNode() as one, ScriptedNode() as two:
         router.table({"foo.com": [Node(one.address)]})
         ask(router.address, GET)
@@ -64,7 +65,7 @@ def test_changes_take_effect_and_a_node_that_left_and_came_back_starts_from_zero
         assert ask(router.address, GET) == b""
 
 
-def test_many_changes_in_one_message_and_cut_messages_are_read():
+def test_many_changes_in_one_message_and_cut_messages_are_read() -> None:
     with OneRouter() as router, ScriptedNode() as node:
         router.table({})
         message = encode({"set": [[f"{n}.com", [[node.address, 1, 0, 0, 0, "", "", ""]], []] for n in range(1000)]})
@@ -74,7 +75,7 @@ def test_many_changes_in_one_message_and_cut_messages_are_read():
         assert ask(router.address, request("999.com")) == HELLO
 
 
-def test_cheap_accepts_while_there_is_a_node_to_ask(tmp_path):
+def test_cheap_accepts_while_there_is_a_node_to_ask(tmp_path: Path) -> None:
     with OneRouter(cheap=True, log=tmp_path / "log") as router, ScriptedNode() as node:
         router.table({})
         assert asks_nobody(router)
@@ -94,7 +95,7 @@ def test_cheap_accepts_while_there_is_a_node_to_ask(tmp_path):
         assert router.log == [leaving, going, leaving]
 
 
-def test_cheap_does_not_accept_while_all_nodes_have_failed():
+def test_cheap_does_not_accept_while_all_nodes_have_failed() -> None:
     dead = refused_address()
     with OneRouter(cheap=True) as router:
         router.table({"foo.com": [Node(dead)]})
@@ -106,13 +107,13 @@ def test_cheap_does_not_accept_while_all_nodes_have_failed():
             assert ask(router.address, GET) == HELLO
 
 
-def test_not_cheap_it_accepts_and_closes():
+def test_not_cheap_it_accepts_and_closes() -> None:
     with OneRouter() as router:
         router.table({})
         assert ask(router.address, GET) == b""
 
 
-def test_told_to_stop_it_takes_in_the_backlog_finishes_and_ends():
+def test_told_to_stop_it_takes_in_the_backlog_finishes_and_ends() -> None:
     with OneRouter() as router, ScriptedNode(answer_slowly(b"abcd", 1, 0.2)) as node:
         router.table({"foo.com": [Node(node.address)]})
         with connect(router.address) as begun, connect(router.address) as waiting:
@@ -128,7 +129,7 @@ def test_told_to_stop_it_takes_in_the_backlog_finishes_and_ends():
         assert router.process.wait(10) == 0
 
 
-def test_a_stop_waits_no_longer_than_drain_timeout():
+def test_a_stop_waits_no_longer_than_drain_timeout() -> None:
     with OneRouter(drain_timeout=1) as router, ScriptedNode(hang) as node:
         router.table({"foo.com": [Node(node.address)]})
         with connect(router.address) as client:
@@ -139,7 +140,7 @@ def test_a_stop_waits_no_longer_than_drain_timeout():
             assert read_to_end(client) == b""
 
 
-def test_with_the_supervisor_gone_it_closes_its_listener_finishes_and_ends():
+def test_with_the_supervisor_gone_it_closes_its_listener_finishes_and_ends() -> None:
     with OneRouter() as router, ScriptedNode(answer_slowly(b"abcdef", 1, 0.2)) as node:
         router.table({"foo.com": [Node(node.address)]})
         with connect(router.address) as client:
@@ -160,7 +161,7 @@ def test_with_the_supervisor_gone_it_closes_its_listener_finishes_and_ends():
         assert router.process.wait(10) == 0
 
 
-def test_a_supervisor_that_does_not_read_holds_nothing_up():
+def test_a_supervisor_that_does_not_read_holds_nothing_up() -> None:
     """Thousands of unread reports change nothing for requests, and little in memory."""
     dead = refused_address()
     with OneRouter(gracetime=1) as router, ScriptedNode() as node:
@@ -173,7 +174,7 @@ def test_a_supervisor_that_does_not_read_holds_nothing_up():
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGTERM", "SIGQUIT"])
-def test_the_terminals_signals_are_the_supervisors(name):
+def test_the_terminals_signals_are_the_supervisors(name: str) -> None:
     with OneRouter() as router, ScriptedNode() as node:
         router.table({"foo.com": [Node(node.address)]})
         os.kill(router.process.pid, signal.Signals[name])
@@ -182,7 +183,7 @@ def test_the_terminals_signals_are_the_supervisors(name):
         assert router.process.poll() is None
 
 
-def test_several_listeners_are_one_router(tmp_path):
+def test_several_listeners_are_one_router(tmp_path: Path) -> None:
     path = str(tmp_path / "router.sock")
     with OneRouter("127.0.0.1:0", path) as router, ScriptedNode() as node:
         router.table({"foo.com": [Node(node.address)]})
@@ -190,7 +191,7 @@ def test_several_listeners_are_one_router(tmp_path):
         assert ask(path, GET) == HELLO
 
 
-def test_out_of_descriptors_it_pauses_and_goes_on():
+def test_out_of_descriptors_it_pauses_and_goes_on() -> None:
     with OneRouter() as router, ScriptedNode() as node:
         router.table({"foo.com": [Node(node.address)]})
         assert ask(router.address, GET) == HELLO
@@ -207,14 +208,14 @@ def test_out_of_descriptors_it_pauses_and_goes_on():
         assert wait_for(lambda: ask(router.address, GET), "a request to get through") == HELLO
 
 
-def test_a_router_process_is_not_monkey_patched():
+def test_a_router_process_is_not_monkey_patched() -> None:
     """patch_all() would take `select.epoll` away, and slow every socket down."""
     code = "import router.server, gevent.monkey, sys; sys.exit(gevent.monkey.is_anything_patched())"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_gevents_server_still_has_the_accept_step_that_is_replaced():
+def test_gevents_server_still_has_the_accept_step_that_is_replaced() -> None:
     """A canary: `_do_read` is private. Where it is renamed, Acceptor would silently never accept."""
-    assert callable(BaseServer._do_read)
+    assert callable(BaseServer._do_read)  # type: ignore[attr-defined]
     assert "_do_read" in BaseServer.start_accepting.__code__.co_names
     assert not hasattr(StreamServer, "accept")

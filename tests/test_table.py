@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from router.endpoint import LIVE, OUT
 from router.node import Node
+from router.pool import Member
 from router.table import Change, Feed, Table
 
 
@@ -34,11 +36,11 @@ def recorded() -> Recorded:
     return Recorded()
 
 
-def addresses_of(members) -> list[str]:
+def addresses_of(members: Iterable[Member]) -> list[str]:
     return [member.endpoint.address for member in members]
 
 
-def test_a_first_node_opens_the_pool_and_the_last_one_closes_it(recorded):
+def test_a_first_node_opens_the_pool_and_the_last_one_closes_it(recorded: Recorded) -> None:
     feed = recorded.table.feed("consul")
     feed.announce("foo.com", Node(":1"))
     feed.announce("foo.com", Node(":2"))
@@ -54,7 +56,7 @@ def test_a_first_node_opens_the_pool_and_the_last_one_closes_it(recorded):
     assert recorded.table.pools == {} and recorded.table.endpoints == {} and feed.slices == {}
 
 
-def test_an_announcement_that_changes_nothing_tells_nobody_but_is_kept(recorded):
+def test_an_announcement_that_changes_nothing_tells_nobody_but_is_kept(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(":1", load=1, cores=2, last_check=100))
     feed.announce("foo.com", Node(":1", load=5, cores=2, last_check=110))
@@ -63,7 +65,7 @@ def test_an_announcement_that_changes_nothing_tells_nobody_but_is_kept(recorded)
     assert (node.load, node.last_check) == (5, 110)
 
 
-def test_a_node_described_anew_is_told(recorded):
+def test_a_node_described_anew_is_told(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(":1"))
     feed.announce("foo.com", Node(":1", weight=3, modifier1=9))
@@ -71,7 +73,7 @@ def test_a_node_described_anew_is_told(recorded):
     assert recorded.table.nodes("foo.com") == [Node(":1", weight=3, modifier1=9)]
 
 
-def test_set_is_all_that_a_source_knows_of_a_key(recorded):
+def test_set_is_all_that_a_source_knows_of_a_key(recorded: Recorded) -> None:
     feed = recorded.table.feed("dns")
     feed.set("foo.com", [Node(":1"), Node(":2")])
     feed.set("bar.com", [Node(":1")])
@@ -82,7 +84,7 @@ def test_set_is_all_that_a_source_knows_of_a_key(recorded):
     assert "foo.com" not in recorded.table.pools
 
 
-def test_replace_drops_what_it_does_not_name(recorded):
+def test_replace_drops_what_it_does_not_name(recorded: Recorded) -> None:
     feed = recorded.table.feed("etcd")
     feed.replace({"foo.com": [Node(":1")], "bar.com": [Node(":2")]})
     feed.replace({"bar.com": [Node(":2"), Node(":3")]})
@@ -92,12 +94,12 @@ def test_replace_drops_what_it_does_not_name(recorded):
     assert recorded.table.pools == {}
 
 
-def test_replace_with_an_empty_list_is_no_pool(recorded):
+def test_replace_with_an_empty_list_is_no_pool(recorded: Recorded) -> None:
     recorded.table.feed("etcd").replace({"foo.com": []})
     assert recorded.table.pools == {} and recorded.changes == []
 
 
-def test_the_same_node_from_two_sources_goes_with_the_last(recorded):
+def test_the_same_node_from_two_sources_goes_with_the_last(recorded: Recorded) -> None:
     first, second = recorded.table.feed("consul"), recorded.table.feed("dns")
     second.set("foo.com", [Node(":1", weight=2)])
     first.set("foo.com", [Node(":1", weight=1)])
@@ -108,7 +110,7 @@ def test_the_same_node_from_two_sources_goes_with_the_last(recorded):
     assert recorded.table.pools == {}
 
 
-def test_withdrawing_what_is_unknown_is_nothing(recorded):
+def test_withdrawing_what_is_unknown_is_nothing(recorded: Recorded) -> None:
     feed = recorded.table.feed("consul")
     feed.withdraw("foo.com", ":1")
     feed.announce("foo.com", Node(":1"))
@@ -117,7 +119,7 @@ def test_withdrawing_what_is_unknown_is_nothing(recorded):
     assert recorded.addresses("foo.com") == [":1"]
 
 
-def test_only_an_announcement_revives(recorded):
+def test_only_an_announcement_revives(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(":1"))
     endpoint = recorded.table.endpoints[":1"]
@@ -130,7 +132,7 @@ def test_only_an_announcement_revives(recorded):
     assert recorded.health == [(":1", OUT), (":1", LIVE)]
 
 
-def test_health_belongs_to_the_address_whatever_keys_it_serves(recorded):
+def test_health_belongs_to_the_address_whatever_keys_it_serves(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     for key in ("foo.com", "bar.com"):
         feed.announce(key, Node(":1"))
@@ -141,7 +143,7 @@ def test_health_belongs_to_the_address_whatever_keys_it_serves(recorded):
     assert recorded.table.pools["foo.com"].pick(recorded.table.pools["foo.com"]) is not None
 
 
-def test_a_node_that_comes_back_starts_from_zero(recorded):
+def test_a_node_that_comes_back_starts_from_zero(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(":1"))
     member = recorded.table.pools["foo.com"].members[":1"]
@@ -154,7 +156,7 @@ def test_a_node_that_comes_back_starts_from_zero(recorded):
     assert member.in_flight == 1, "the request in flight holds on to the old one"
 
 
-def test_an_endpoint_that_has_left_changes_nothing_any_more(recorded):
+def test_an_endpoint_that_has_left_changes_nothing_any_more(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(":1"))
     endpoint = recorded.table.endpoints[":1"]
@@ -163,7 +165,7 @@ def test_an_endpoint_that_has_left_changes_nothing_any_more(recorded):
     assert recorded.table.out == set() and recorded.health == []
 
 
-def test_fail_keeps_the_nodes_and_any_other_verb_clears_it(recorded):
+def test_fail_keeps_the_nodes_and_any_other_verb_clears_it(recorded: Recorded) -> None:
     feed = recorded.table.feed("dns")
     feed.set("foo.com", [Node(":1")])
     feed.fail(OSError("no route"))
@@ -174,7 +176,7 @@ def test_fail_keeps_the_nodes_and_any_other_verb_clears_it(recorded):
     assert (feed.error, feed.key_errors) == (None, {})
 
 
-def test_a_node_nobody_could_connect_to_costs_itself_alone(recorded, caplog):
+def test_a_node_nobody_could_connect_to_costs_itself(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
     feed = recorded.table.feed("consul")
     with caplog.at_level(logging.WARNING, "gfrouter"):
         feed.set("foo.com", [Node(":1"), Node("10.0.0.5:99999"), Node(":2")])
@@ -184,7 +186,7 @@ def test_a_node_nobody_could_connect_to_costs_itself_alone(recorded, caplog):
     assert "10.0.0.5:99999" in caplog.text
 
 
-def test_rejects_are_logged_ever_more_rarely(recorded, caplog):
+def test_rejects_are_logged_ever_more_rarely(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
     feed = recorded.table.feed("subscription")
     with caplog.at_level(logging.WARNING, "gfrouter"):
         for number in range(1, 250):
@@ -197,7 +199,7 @@ def test_rejects_are_logged_ever_more_rarely(recorded, caplog):
     assert feed.rejected["no key"] == 249
 
 
-def test_keys_of_any_bytes_are_keys(recorded):
+def test_keys_of_any_bytes_are_keys(recorded: Recorded) -> None:
     key = b"f\xff\x00".decode("utf-8", "surrogateescape")
     recorded.table.feed("etcd").announce(key, Node(":1"))
     assert recorded.addresses(key) == [":1"]
@@ -235,26 +237,26 @@ class ThreeSources(RuleBasedStateMachine):
         self.naive[source] = {place: node for place, node in self.naive[source].items() if place[0] != key}
 
     @rule(source=SOURCES, key=KEYS, node=NODES)
-    def announce(self, source, key, node) -> None:
+    def announce(self, source: int, key: str, node: Node) -> None:
         self.feeds[source].announce(key, node)
         self.keep(source, key, node)
         if endpoint := self.table.endpoints.get(node.address):
             assert endpoint.state == LIVE
 
     @rule(source=SOURCES, key=KEYS, node=NODES)
-    def withdraw(self, source, key, node) -> None:
+    def withdraw(self, source: int, key: str, node: Node) -> None:
         self.feeds[source].withdraw(key, node.address)
         self.naive[source].pop((key, node.address), None)
 
     @rule(source=SOURCES, key=KEYS, nodes=st.lists(NODES, max_size=4))
-    def set(self, source, key, nodes) -> None:
+    def set(self, source: int, key: str, nodes: list[Node]) -> None:
         self.feeds[source].set(key, nodes)
         self.forget(source, key)
         for node in nodes:
             self.keep(source, key, node)
 
     @rule(source=SOURCES, pools=POOLS)
-    def replace(self, source, pools) -> None:
+    def replace(self, source: int, pools: dict[str, list[Node]]) -> None:
         self.feeds[source].replace(pools)
         self.naive[source] = {}
         for key, nodes in pools.items():
@@ -262,11 +264,11 @@ class ThreeSources(RuleBasedStateMachine):
                 self.keep(source, key, node)
 
     @rule(source=SOURCES, key=st.none() | KEYS)
-    def cannot_see(self, source, key) -> None:
+    def cannot_see(self, source: int, key: str | None) -> None:
         self.feeds[source].fail("down", key)
 
     @rule(address=st.sampled_from([":1", ":2", ":3"]))
-    def fail_endpoint(self, address) -> None:
+    def fail_endpoint(self, address: str) -> None:
         if endpoint := self.table.endpoints.get(address):
             self.table.fail(endpoint, out_until=1.0)
 
