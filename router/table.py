@@ -241,4 +241,3 @@ class Feed:
             self.slices[key] = nodes
         # A dict and not a set keeps the order in which the source named them: the log reads the same each time.
         self._table._settle(key, dict.fromkeys([*before, *nodes]), self.source)
-

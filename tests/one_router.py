@@ -1,9 +1,9 @@
 """One router process with the test in the supervisor's place: it holds the pair, the listeners and the table.
 
-    with OneRouter(timeout=1) as router:
-        router.table({"foo.com": [Node(node.address)]})
-        ask(router.address, request("foo.com"))
-        router.counts()["pools"]["foo.com"]
+with OneRouter(timeout=1) as router:
+    router.table({"foo.com": [Node(node.address)]})
+    ask(router.address, request("foo.com"))
+    router.counts()["pools"]["foo.com"]
 """
 
 import contextlib

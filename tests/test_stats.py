@@ -1,0 +1,103 @@
+"""Shares of several routers, added up to what uWSGI's fastrouter shows."""
+
+import json
+from typing import Any
+
+import pytest
+
+from router import stats
+from router.node import Node
+from router.table import Table
+
+
+def a_table() -> Table:
+    table = Table()
+    table.feed("subscription").set("foo.com", [Node(":1", weight=2, load=3, last_check=100.5), Node(":2")])
+    return table
+
+
+def shown(table: Table, *shares: dict[str, Any]) -> dict[str, Any]:
+    routers = [(1000 + number, share) for number, share in enumerate(shares)]
+    found = stats.snapshot(table, routers, addresses=["127.0.0.1:3031"], sources=table.feeds, retired={"no key": 1})
+    return json.loads(json.dumps(found))
+
+
+def share(
+    requests: int, ref: int = 0, notes: tuple[tuple[float, int], ...] = (), cheap: bool = False
+) -> dict[str, Any]:
+    nodes = {":1": [requests, 10 * requests, 20 * requests, ref, 1, list(notes)]}
+    return {
+        "active": ref,
+        "requests": requests,
+        "cheap": cheap,
+        "complaints": {"no key": 2},
+        "pools": {"foo.com": [requests, nodes]},
+    }
+
+
+@pytest.mark.parametrize(("key", "number"), [("foo.com", 11571), ("", 5381), ("\udcff", 19032)])
+def test_djb33x_is_uwsgis(key: str, number: int) -> None:
+    """The first as the article shows it; the third is (5381 * 33) ^ 0xFFFFFFFF, as a byte from 0x80 on is signed."""
+    assert stats.djb33x(key) == number
+
+
+def test_shares_add_up() -> None:
+    found = shown(a_table(), share(3, ref=1), share(4))
+    (pool,) = found["subscriptions"]
+    first, second = pool["nodes"]
+    assert (pool["key"], pool["hash"], pool["hits"], pool["algo"]) == ("foo.com", 11571, 7, "wrr")
+    assert (first["requests"], first["tx"], first["rx"], first["ref"], first["failcnt"]) == (7, 70, 140, 1, 2)
+    assert (first["weight"], first["load"], first["last_check"]) == (2, 3, 100)
+    assert (second["name"], second["requests"]) == (":2", 0)
+    assert found["active_sessions"] == 1
+    assert found["closed"] == {"no key": 5}
+    assert [(router["pid"], router["requests"]) for router in found["routers"]] == [(1000, 3), (1001, 4)]
+
+
+def test_last_requests_are_those_after_the_announcement() -> None:
+    notes = ((99.0, 0), (100.4, 2), (100.6, 3), (101.0, 4))
+    assert shown(a_table(), share(5, notes=notes))["subscriptions"][0]["nodes"][0]["last_requests"] == 2
+    assert shown(a_table(), share(5, notes=notes[:2]))["subscriptions"][0]["nodes"][0]["last_requests"] == 0
+
+
+def test_cheap_is_1_when_all_routers_are() -> None:
+    assert shown(a_table(), share(0, cheap=True), share(0, cheap=True))["cheap"] == 1
+    assert shown(a_table(), share(0, cheap=True), share(0))["cheap"] == 0
+
+
+def test_what_a_dead_router_counted_stays_and_its_gauges_go() -> None:
+    table = a_table()
+    stats.retire(table, share(3, ref=1))
+    node = shown(table, share(4))["subscriptions"][0]["nodes"][0]
+    assert (node["requests"], node["tx"], node["ref"], node["failcnt"]) == (7, 70, 0, 2)
+
+
+def test_what_it_counted_for_nodes_and_keys_that_have_left_is_dropped() -> None:
+    table = a_table()
+    table.feeds[0].set("foo.com", [Node(":2")])
+    stats.retire(table, share(3))
+    assert shown(table)["subscriptions"][0]["nodes"][0]["requests"] == 0
+    table.feeds[0].set("foo.com", [])
+    stats.retire(table, share(3))
+    assert shown(table)["subscriptions"] == []
+
+
+def test_a_share_of_a_node_that_has_left_meanwhile_is_not_shown() -> None:
+    table = a_table()
+    table.feeds[0].withdraw("foo.com", ":1")
+    (node,) = shown(table, share(3))["subscriptions"][0]["nodes"]
+    assert (node["name"], node["requests"]) == (":2", 0)
+
+
+def test_sources_tell_how_they_are() -> None:
+    table = a_table()
+    table.feeds[0].reject("bad key")
+    table.feeds[0].fail(OSError("gone"))
+    (source,) = shown(table)["sources"]
+    assert source == {"name": "subscription", "nodes": 2, "error": "gone", "errors": 1, "rejected": {"bad key": 1}}
+
+
+def test_a_key_of_any_bytes_is_valid_json() -> None:
+    table = Table()
+    table.feed("subscription").announce(b'"\\\xff'.decode("utf-8", "surrogateescape"), Node(":1"))
+    assert shown(table)["subscriptions"][0]["key"] == '"\\\ufffd'
