@@ -34,7 +34,7 @@ from router.pool import Member
 from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
 from router.session import CLOSED, CONNECT, DETOUR, HEAD, RELAY, Detours, Session
 from router.table import Table
-from router.uwsgi import HEADER, PacketError, looks_like_http
+from router.uwsgi import HEADER, PacketError, looks_like_http, printable
 
 log = logging.getLogger("gfrouter")
 
@@ -356,8 +356,9 @@ class Engine:
                 if session.state == HEAD:
                     have = len(session.partial or b"")
                     self.refuse(session, "head timeout", f"head not complete after {self.timeout} s, {have} bytes came")
-                else:
-                    self.refuse(session, "timeout")
+                elif session.member is not None:
+                    address = printable(session.member.endpoint.address)
+                    self.refuse(session, "timeout", f"nothing moved for {self.timeout} s, at node {address}")
 
 
 def peer_name(client: socket) -> str:

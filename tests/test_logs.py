@@ -1,0 +1,58 @@
+"""The lines: uWSGI's own, the deltas of other sources, and none that a stranger can forge or flood."""
+
+import logging
+import os
+
+import pytest
+
+from router.logs import LINES_A_SECOND, Complaints, log_change
+from router.node import Node
+from router.table import Table
+
+PID = os.getpid()
+
+
+def test_subscriptions_are_logged_in_uwsgis_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gfrouter")
+    feed = Table(on_change=log_change).feed("subscription@127.0.0.1:2626")
+    feed.announce("foo.com", Node(":58743"))
+    feed.announce("foo.com", Node(":58744"))
+    feed.announce("foo.com", Node(":58744"))
+    feed.withdraw("foo.com", ":58744")
+    assert caplog.messages == [
+        f"[uwsgi-subscription for pid {PID}] new pool: foo.com (hash key: 11571)",
+        f"[uwsgi-subscription for pid {PID}] foo.com => new node: :58743",
+        f"[uwsgi-subscription for pid {PID}] foo.com => new node: :58744",
+    ]
+
+
+def test_other_sources_are_logged_as_deltas(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gfrouter")
+    feed = Table(on_change=log_change).feed("consul")
+    feed.set("foo.com", [Node("10.0.0.5:3031"), Node("10.0.0.6:3031")])
+    feed.set("foo.com", [Node("10.0.0.6:3031")])
+    assert caplog.messages == [
+        "foo.com + 10.0.0.5:3031 (consul)",
+        "foo.com + 10.0.0.6:3031 (consul)",
+        "foo.com - 10.0.0.5:3031 (consul)",
+    ]
+
+
+def test_a_line_break_in_a_key_forges_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gfrouter")
+    feed = Table(on_change=log_change).feed("subscription")
+    feed.announce("x\nspawned uWSGI fastrouter 1 (pid: 1)", Node("/tmp/\x1b[2J"))
+    assert not [text for text in caplog.messages if "\n" in text or "\x1b" in text]
+
+
+def test_complaints_beyond_a_few_a_second_are_only_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gfrouter")
+    complaints = Complaints()
+    for number in range(LINES_A_SECOND + 5):
+        complaints.count("no key", f"client {number}")
+    complaints.count("unknown key")
+    assert len(caplog.messages) == LINES_A_SECOND
+    assert complaints.counted == {"no key": LINES_A_SECOND + 5, "unknown key": 1}
+    complaints.next_second()
+    complaints.count("no key", "again")
+    assert caplog.messages[-1] == "[uwsgi-fastrouter] again"
