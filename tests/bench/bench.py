@@ -52,9 +52,7 @@ class Figure:
     def of(cls, quads: list[Quad], quantity: Callable[[Run], float]) -> Figure:
         pairs = [(mean(map(quantity, a)), mean(map(quantity, b))) for a, b in quads]
         ratios = [b / a for a, b in pairs]
-        return cls(
-            median(a for a, _ in pairs), median(b for _, b in pairs), median(ratios), min(ratios), max(ratios)
-        )
+        return cls(median(a for a, _ in pairs), median(b for _, b in pairs), median(ratios), min(ratios), max(ratios))
 
     @property
     def spread(self) -> str:

@@ -1,0 +1,44 @@
+"""What holds for the whole suite: the header that names the build, and skips that fail where nothing may be skipped.
+
+A skip means that something cannot be had on a user's machine, and says what. `.ci/run` sets GFROUTER_NO_SKIP=1: there
+everything can be had, so a skip is a test that silently does not run, and fails.
+"""
+
+import importlib.util
+import os
+from collections.abc import Generator
+
+import pytest
+
+from servers import FASTROUTER, NGINX
+
+NO_SKIP = bool(os.environ.get("GFROUTER_NO_SKIP"))
+
+
+def pytest_report_header() -> list[str]:
+    engine = importlib.util.find_spec("router.engine")
+    build = "compiled" if engine and (engine.origin or "").endswith(".so") else "plain"
+    router = "the real fastrouter" if FASTROUTER else f"gfrouter, {build}"
+    return [f"router under test: {router}; nginx: {NGINX or 'none'}"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if NO_SKIP and report.skipped:
+        _fail(report)
+    return report
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"GFROUTER_NO_SKIP is set, but this was skipped: {reason}"

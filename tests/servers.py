@@ -1,0 +1,324 @@
+"""Real servers for the tests: the router, uWSGI workers and nginx, each in a session of its own, on free ports.
+
+    with Router(timeout=2) as router, Worker(router.subscriptions) as worker, Nginx(router.address) as nginx:
+        router.wait_for_nodes("foo.com", 1); get(nginx.port)          # get and the rest are in clients.py
+
+    Process(*argv)   .pid .lines .line(regex) .wait_line(regex) .stop(signal) .kill()
+    Router(**options) .address .subscriptions .stats_address .stats() .pool(key) .wait_for_nodes(key, n) .pids()
+    Worker(server)   .address .name       Nginx(router)  .port (buffers bodies)  .streaming_port (does not)
+
+For a node that misbehaves in one exact way, and for `wait_for`, see scripted.py. GFROUTER_TEST_ROUTER=fastrouter puts
+the real uWSGI FastRouter in the router's place: the oracle these tests were proven on. A test that it cannot pass is
+marked `better(...)`. Every process is ended by its own process group when its `with` ends, whatever happened.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from scripted import connect, wait_for
+
+TESTS = Path(__file__).parent
+CONTRIB = TESTS.parent / "contrib"
+FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
+UWSGI = Path(sys.executable).with_name("uwsgi")
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+CORE = {"ini", "shared_socket", "subscription_tolerance", "vacuum"}  # options without fastrouter- before them
+OURS_ALONE = {"connect_timeout", "retry"}  # options that uWSGI does not have
+
+# Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
+# its use, and in blocks, so that no other test process does: several runs may share a machine.
+FIRST_PORT, PORTS, BLOCK = 10_000, 22_000, 200
+
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not on PATH: apt-get install nginx")
+
+
+def better(why: str) -> pytest.MarkDecorator:
+    """Marks what the real fastrouter does worse, with the reason; against gfrouter the mark does nothing."""
+    return pytest.mark.xfail(FASTROUTER, reason=f"the real fastrouter: {why}", strict=False)
+
+
+def _claim_block() -> tuple[socket.socket, range]:
+    """(what holds the claim, the ports): whoever binds the block's abstract socket owns it until the process ends."""
+    for first in range(FIRST_PORT, FIRST_PORT + PORTS, BLOCK):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0gfrouter-test-ports-{first}")
+            return claim, range(first, first + BLOCK)
+        except OSError:
+            claim.close()
+    raise AssertionError(f"all {PORTS // BLOCK} blocks of ports are claimed by test processes")
+
+
+_claim, _block = _claim_block()
+_ports = itertools.cycle(_block)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free for TCP and UDP, and not given out again for a long time."""
+    for port in itertools.islice(_ports, BLOCK):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port in {_block}")
+
+
+def free_address() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+class Process:
+    """A child in its own session; a thread collects what it writes to stdout and stderr, line by line."""
+
+    def __init__(self, *argv: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+        self.argv = [str(word) for word in argv]
+        self.lines: list[str] = []
+        self._child = subprocess.Popen(
+            self.argv,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
+        self.pid = self._child.pid
+        self._reader = threading.Thread(target=self._collect, daemon=True)
+        self._reader.start()
+
+    def line(self, pattern: str) -> re.Match[str] | None:
+        """The first line so far in which `pattern` is found."""
+        return next((match for text in list(self.lines) if (match := re.search(pattern, text))), None)
+
+    def wait_line(self, pattern: str, timeout: float = 10) -> re.Match[str]:
+        """Waits for such a line; fails at once when the process ends without it."""
+
+        def found() -> re.Match[str] | None:
+            if self._child.poll() is not None:
+                self._reader.join(1)
+                assert self.line(pattern), f"ended ({self.returncode}) without {pattern!r}, saying {self.lines[-5:]}"
+            return self.line(pattern)
+
+        match = wait_for(found, f"the line {pattern!r} of {self.argv[:4]}", timeout)
+        assert match
+        return match
+
+    def wait_listens(self, port: int) -> None:
+        """Waits until connects to this port of 127.0.0.1 succeed; for a server that logs nothing when it is ready."""
+
+        def listens() -> bool:
+            assert self.returncode is None, f"ended ({self.returncode}), saying {self.lines[-5:]}"
+            with contextlib.suppress(OSError), connect(f"127.0.0.1:{port}"):
+                return True
+            return False
+
+        wait_for(listens, f"{self.argv[0]} to listen on port {port}")
+
+    @property
+    def returncode(self) -> int | None:
+        return self._child.poll()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """To the first process alone, as an operator's kill does."""
+        self._child.send_signal(number)
+
+    def send_signal_to_all(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def wait(self, timeout: float = 10) -> int:
+        """The exit status, once it has ended by itself."""
+        status = self._child.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def stop(self, number: signal.Signals = signal.SIGINT, timeout: float = 10) -> int:
+        """Asks it to end, waits, and takes what it left behind along. Returns the exit status."""
+        self.send_signal(number)
+        try:
+            return self._child.wait(timeout)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole session, frozen ones too."""
+        self.send_signal_to_all(signal.SIGKILL)
+        self.wait()
+
+    def _collect(self) -> None:
+        assert self._child.stdout
+        with self._child.stdout as output:
+            for text in output:
+                self.lines.append(text.rstrip("\n"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.kill()
+        # pytest shows this beside a failed test and drops it otherwise.
+        print(f"--- {' '.join(self.argv)} (pid {self.pid}, status {self.returncode})", *self.lines, sep="\n")
+
+
+class Router(Process):
+    """gfrouter with plain options: `Router(timeout=2, processes=2, cheap=True)`, a list repeats an option.
+
+    With `ini` nothing is added to what the file says; tell its addresses by `address=` and so on.
+    """
+
+    def __init__(
+        self,
+        *words: str | Path,
+        ini: Path | None = None,
+        address: str = "",
+        subscriptions: str = "",
+        stats_address: str = "",
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        **options: object,
+    ) -> None:
+        self.address = address or free_address()
+        self.subscriptions = subscriptions or free_address()
+        self.stats_address = stats_address or free_address()
+        if ini:
+            words = ("--ini", ini, *words)
+        else:
+            options = {
+                "listen": self.address,
+                "subscription_server": self.subscriptions,
+                "stats": self.stats_address,
+                **options,
+            }
+        super().__init__(*ROUTER_COMMAND, *words, *as_words(options), cwd=cwd, env=env)
+        processes = options.get("processes", 1)
+        try:
+            self.wait_line(rf"spawned uWSGI fastrouter {processes} ")
+            if stats_address or not ini:
+                self.wait_line("stats server enabled on")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def stats(self) -> dict[str, Any]:
+        """One reading of the stats server."""
+        with connect(self.stats_address) as sock:
+            text = b"".join(iter(lambda: sock.recv(65536), b""))
+        stats = json.loads(text)
+        assert isinstance(stats, dict)
+        return stats
+
+    def pool(self, key: str) -> dict[str, Any]:
+        """The stats of one key, {} while nobody has announced it."""
+        pools = self.stats().get("subscriptions", [])
+        return next((pool for pool in pools if pool["key"] == key), {})
+
+    def nodes(self, key: str) -> dict[str, dict[str, Any]]:
+        """The live nodes of one key, by address."""
+        return {node["name"]: node for node in self.pool(key).get("nodes", []) if not node["death_mark"]}
+
+    def wait_for_nodes(self, key: str, count: int, timeout: float = 10) -> dict[str, dict[str, Any]]:
+        """Waits until exactly `count` nodes of `key` are alive in stats; returns them."""
+        wait_for(lambda: len(self.nodes(key)) == count, f"{count} nodes of {key}", timeout)
+        return self.nodes(key)
+
+    def wait_idle(self) -> None:
+        """Waits until no request is in flight anywhere: every gauge back at zero."""
+
+        def idle() -> bool:
+            stats = self.stats()
+            refs = [node["ref"] for pool in stats["subscriptions"] for node in pool["nodes"]]
+            return stats["active_sessions"] == 0 and not any(refs)
+
+        wait_for(idle, "active_sessions and every ref to be 0")
+
+    def pids(self) -> dict[int, int]:
+        """Slot (from 1) → the pid of the router process that the log named last for it."""
+        found = (re.search(r"spawned uWSGI fastrouter (\d+) \(pid: (\d+)\)", text) for text in list(self.lines))
+        return {int(match[1]): int(match[2]) for match in found if match}
+
+
+class Worker(Process):
+    """A uWSGI worker with worker_app.py that subscribes `key`; it answers under `name` (its address by default)."""
+
+    def __init__(
+        self,
+        server: str,
+        key: str = "foo.com",
+        name: str = "",
+        address: str = "",
+        processes: int = 2,
+        threads: int = 2,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.address = address or free_address()
+        self.name = name or self.address
+        super().__init__(
+            *(UWSGI, "--master", "--die-on-term", "--need-app", "--disable-logging"),
+            *("--processes", str(processes), "--threads", str(threads)),
+            *("--buffer-size", "65535"),  # uWSGI's own default, a page, is too small for a 32 KiB cookie
+            *("--socket", self.address, "--subscribe2", f"server={server},key={key}", *options),
+            *("--wsgi-file", TESTS / "worker_app.py"),
+            env={"WORKER_NAME": self.name},
+        )
+
+
+class Nginx(Process):
+    """nginx in front of a router, without privileges and with all its files in a folder of its own."""
+
+    def __init__(self, router: str) -> None:
+        assert NGINX
+        self.port, self.streaming_port = free_port(), free_port()
+        self._folder = tempfile.TemporaryDirectory(prefix="gfrouter-nginx-")
+        folder = Path(self._folder.name)
+        config = (TESTS / "nginx.conf.in").read_text()
+        unix = "unix:" if router.startswith("/") else ""
+        for name, value in {
+            "ROUTER": f"{unix}{router}",
+            "STREAMING_PORT": self.streaming_port,
+            "PORT": self.port,
+        }.items():
+            config = config.replace(f"@{name}@", str(value))
+        (folder / "nginx.conf").write_text(config)
+        super().__init__(NGINX, "-p", folder, "-e", "stderr", "-c", folder / "nginx.conf")
+        self.wait_listens(self.streaming_port)
+
+    def kill(self) -> None:
+        super().kill()
+        self._folder.cleanup()
+
+
+ROUTER_COMMAND: list[str | Path] = [UWSGI, "--master"] if FASTROUTER else [sys.executable, "-P", "-m", "router"]
+
+
+def as_words(options: Mapping[str, object]) -> list[str]:
+    """`{"timeout": 2, "cheap": True}` as the words of a command line, in the spelling of the router under test."""
+    words: list[str] = []
+    for name, value in options.items():
+        if FASTROUTER and name in OURS_ALONE:
+            continue
+        if not FASTROUTER or name in CORE:
+            flag = "--" + name.replace("_", "-")
+        else:
+            flag = "--fastrouter" if name == "listen" else "--fastrouter-" + name.replace("_", "-")
+        for each in value if isinstance(value, list) else [value]:
+            words += [flag] if each is True else [flag, str(each)]
+    return words
