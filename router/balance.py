@@ -99,7 +99,9 @@ def _walk(pool: Pool, member: Member, avoid: Collection[Endpoint]) -> Member | N
         member = next(pool.turns)
     # Turns are spread, but a lap of a pool with huge weights may leave out its lightest members: ask those too.
     for member in pool.ring:
-        if member.endpoint not in avoid and member.endpoint.state == LIVE:
+        if member.endpoint not in avoid and member.endpoint.state in (LIVE, TRIAL):
+            if member.endpoint.state == TRIAL:
+                member.endpoint.state = TRYING
             return member
     return None
 

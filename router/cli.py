@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import entry_points
+from typing import Protocol, cast
 from urllib.parse import urlencode
 
 from router import __version__, net
@@ -46,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         log.error("gfrouter: %s", error)
         return 1
     if again:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new start listens to it again
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0
 
@@ -73,7 +76,8 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
     if stats_listener is not None:
         name, fd = net.bound_name(stats_listener), stats_listener.fileno()
         log.info("*** fastrouter stats server enabled on %s fd: %d ***", name, fd)
-    return Supervisor(options, list(listeners.values()), sources, stats_listener, log_fd)
+    addresses = [*map(net.bound_name, listeners.values()), *(source.address for source in sources)]
+    return Supervisor(options, list(listeners.values()), sources, stats_listener, addresses, log_fd)
 
 
 @contextmanager
@@ -90,11 +94,19 @@ def bound(address: str, options: Options, clients_speak_first: bool) -> Iterator
             net.unlink_own(name, identity)
 
 
-def subscription(address: str, options: Options) -> Source:
+class Listening(Source, Protocol):
+    """A source that has bound an address of its own, as the subscriptions do."""
+
+    address: str
+
+    def fileno(self) -> int: ...
+
+
+def subscription(address: str, options: Options) -> Listening:
     """The source that takes in uWSGI's own announcements at `address`."""
     url = f"udp://{address}?{urlencode({'tolerance': options.subscription_tolerance})}"
-    source = open_source("subscription", url)
-    log.info("uWSGI fastrouter subscription server bound on %s fd %d", source.address, source.fileno())  # type: ignore[attr-defined]
+    source = cast(Listening, open_source("subscription", url))
+    log.info("uWSGI fastrouter subscription server bound on %s fd %d", source.address, source.fileno())
     return source
 
 

@@ -1,11 +1,13 @@
 """The live state of one address, whatever keys it serves: requests in flight, in turn or out of it.
 
     LIVE ──failure──▶ OUT ──gracetime──▶ TRIAL ──picked──▶ TRYING ──connected──▶ LIVE
-                       ▲                                      └────failure────────┐
-                       └──────────────────────────────────────────────────────────┘
+                       ▲                   ▲                  │ │
+                       │                   └──client left─────┘ │
+                       └──────────────────────────failure───────┘
 
 An announcement brings a refused endpoint from any state straight back to LIVE. While it is in TRIAL one request may
-try it; the others go elsewhere. Transitions happen in `Table` alone, which tells the pools concerned.
+try it; the others go elsewhere. Transitions happen in `Table`, which tells the pools concerned; but for the one to
+TRYING, which is the balancer's own.
 """
 
 from __future__ import annotations

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from _socket import socket  # the C type: what the stdlib's subclass adds costs a microsecond a socket
 from collections.abc import Callable
+from resource import RLIMIT_NOFILE, getrlimit
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from socket import MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_STREAM
 from time import time
@@ -40,6 +42,10 @@ log = logging.getLogger("gfrouter")
 
 ACCEPTS = 64  # connections a wake-up, so that those who wait for their answers are not forgotten
 EVENTS = 256  # descriptors a batch, for the same reason
+RESUMES = 16  # sessions a wake-up that move their next `TURN_BYTES`, for the same reason
+SPARE = 32  # descriptors for all that is not a session
+
+SPEAKS_HTTP = "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)"
 
 GONE = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
@@ -52,14 +58,23 @@ class Engine:
     after `wake` was called, and `sweep` once a second.
     """
 
-    def __init__(self, table: Table, *, timeout: int, connect_timeout: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        *,
+        timeout: int,
+        connect_timeout: int,
+        wake: Callable[[], None],
+        detours: Callable[[Engine], Detours],
+    ) -> None:
         self.table = table
         self.pools = table.pools
-        self.timeout = timeout
+        self.timeout = self.head_timeout = timeout
         self.connect_timeout = connect_timeout
         self.wake = wake
-        self.detours: Detours
+        self.detours = detours(self)
         self.active = 0  # sessions
+        self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
         self.requests = 0  # that reached a node
         self.complaints = Complaints()
         self.tick = 0
@@ -80,6 +95,8 @@ class Engine:
         """
         self.now = time()
         for _ in range(ACCEPTS):
+            if self.active >= self.most:  # what is accepted must find room for its node as well
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             try:
                 fd, _address = accept()
             except BlockingIOError:
@@ -122,7 +139,7 @@ class Engine:
             session.client_ready = len(data) == CHUNK
             return self.route(session, session.head, session.size)
         if looks_like_http(head):
-            return self.refuse(session, "HTTP", "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)")
+            return self.refuse(session, "HTTP", SPEAKS_HTTP)
         if session.partial is None:
             session.partial = bytearray(data)
         if len(data) == CHUNK:
@@ -133,6 +150,8 @@ class Engine:
         try:
             key = find_key(head, size)
         except PacketError as error:
+            if looks_like_http(head):
+                return self.refuse(session, "HTTP", SPEAKS_HTTP)
             return self.refuse(session, "invalid packet", str(error))
         if not key:
             return self.refuse(session, "no key", "no UWSGI_FASTROUTER_KEY, HTTP_HOST or SERVER_NAME in the vars")
@@ -269,7 +288,7 @@ class Engine:
 
     def finish(self, session: Session) -> None:
         """All is answered. Closing on a client that still sends would reset it and might take the answer away."""
-        if session.missing <= 0:
+        if session.missing <= 0 and not session.client_ready:
             return self.close(session)
         self.leave(session)
         session.state = DETOUR
@@ -334,12 +353,17 @@ class Engine:
 
     def resume(self) -> None:
         """Go on with the sessions whose turn was cut."""
-        waiting, self.resumable = self.resumable, []
+        waiting, self.resumable = self.resumable[:RESUMES], self.resumable[RESUMES:]
+        if self.resumable:
+            self.wake()
         for session in waiting:
             session.resumes = False
             session.tick = self.tick
-            relay_down(self, session)
-            relay_up(self, session)
+            try:
+                relay_down(self, session)
+                relay_up(self, session)
+            except Exception:
+                self.fault(session)
 
     def sweep(self) -> None:
         """Once a second: end what has taken too long. Limits are exceeded by less than a second, never undercut."""
@@ -348,17 +372,23 @@ class Engine:
         for fd, session in enumerate(self.sessions):
             if session is None or fd != session.client_fd:
                 continue
-            age = self.tick - session.tick
-            if session.state == CONNECT:
-                if age > self.connect_timeout:
-                    self.unconnected(session, errno.ETIMEDOUT)
-            elif age > self.timeout and session.state != DETOUR:
-                if session.state == HEAD:
-                    have = len(session.partial or b"")
-                    self.refuse(session, "head timeout", f"head not complete after {self.timeout} s, {have} bytes came")
-                elif session.member is not None:
-                    address = printable(session.member.endpoint.address)
-                    self.refuse(session, "timeout", f"nothing moved for {self.timeout} s, at node {address}")
+            try:
+                self.judge(session, self.tick - session.tick)
+            except Exception:
+                self.fault(session)
+
+    def judge(self, session: Session, age: int) -> None:
+        """End the session if `age` seconds without a sign of life are too many in its state."""
+        if session.state == CONNECT:
+            if age > self.connect_timeout:
+                self.unconnected(session, errno.ETIMEDOUT)
+        elif session.state == HEAD:
+            if age > self.head_timeout:
+                have = len(session.partial or b"")
+                self.refuse(session, "head timeout", f"head not complete after {age - 1} s, {have} bytes came")
+        elif session.state == RELAY and age > self.timeout:
+            address = printable(session.member.endpoint.address)  # type: ignore[union-attr]
+            self.refuse(session, "timeout", f"nothing moved for {self.timeout} s, at node {address}")
 
 
 def peer_name(client: socket) -> str:

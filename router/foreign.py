@@ -49,8 +49,7 @@ CORE_REFUSED = """
     setns-preopen setns-socket-skip= cgroup= cgroup-opt=
 
     daemonize= daemonize2= logto= logto2= logger= log-syslog? log-socket= pidfile= pidfile2= safe-pidfile=
-    safe-pidfile2= procname= procname-master= procname-append= procname-prefix= procname-prefix-spaced=
-    emperor= stats-http hook-asap= hook-pre-jail= hook-post-jail= hook-in-jail= hook-as-root=
+    safe-pidfile2= emperor= stats-http hook-asap= hook-pre-jail= hook-post-jail= hook-in-jail= hook-as-root=
     hook-as-user= hook-as-user-atexit= hook-as-gateway= hook-master-start= exec-asap= exec-pre-jail=
     exec-post-jail= exec-in-jail= exec-as-root= exec-as-user= exec-as-user-atexit= stop= reload= pause=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
@@ -62,6 +61,7 @@ CORE_REFUSED = """
 """
 
 CORE_WORKER = """
+    procname= procname-append= procname-master= procname-prefix= procname-prefix-spaced=
     add-cache-item= add-header= after-request-call= after-request-hook= alarm= alarm-backlog= alarm-cheap=
     alarm-fd= alarm-freq= alarm-list alarm-listen-queue= alarm-log= alarm-lq= alarm-metric=
     alarm-msg-size= alarm-segfault= alarms-list allowed-modifiers= async= attach-control-daemon=

@@ -58,7 +58,7 @@ def read(spec: str) -> list[Setting]:
     file, _, section = spec.rpartition(":") if ":" in spec else (spec, "", "")
     if not file:
         raise OptionsError(f"--ini {shown(spec)}: names no file")
-    return parse(_contents(file), shown(file), (section,) if section else (UWSGI_SECTION, OWN_SECTION))
+    return parse(_contents(file), printable(file), (section,) if section else (UWSGI_SECTION, OWN_SECTION))
 
 
 def parse(data: bytes, file: str, sections: tuple[str, ...]) -> list[Setting]:
@@ -133,11 +133,11 @@ def _contents(file: str) -> bytes:
         with open(file, "rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise OptionsError(f"cannot read {shown(file)}: {error.strerror or error}") from None
+        raise OptionsError(f"cannot read {printable(file)}: {error.strerror or error}") from None
     except ValueError as error:  # a NUL inside the name
-        raise OptionsError(f"cannot read {shown(file)}: {error}") from None
+        raise OptionsError(f"cannot read {printable(file)}: {error}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise OptionsError(f"cannot read {shown(file)}: over {MAX_FILE_BYTES} bytes, which is no ini file")
+        raise OptionsError(f"cannot read {printable(file)}: over {MAX_FILE_BYTES} bytes, which is no ini file")
     return data
 
 
@@ -167,5 +167,7 @@ def _setting(line: str, where: str, plain: bool) -> Setting:
     name, value = key.rstrip(BLANK), value.lstrip(BLANK)
     if not name:
         raise OptionsError(f"{where}: {shown(line)}: no name before the =")
+    if not equals and len(name.split()) > 1:
+        raise OptionsError(f"{where}: {shown(line)}: no = between name and value")
     written = shown(f"{name} = {value}".rstrip() if equals else name)
     return Setting(name, value, f"{where}: {written}", plain, origin="file")

@@ -24,6 +24,7 @@ from typing import Final
 
 from router.uwsgi import HEADER, iter_vars
 
+HASH_SIZE: Final = 65_535  # of uWSGI's subscription hash table
 MAX_KEY: Final = 255  # bytes of a key; longer ones are as if absent. The real one keeps the length in a byte
 KEY: Final = b"UWSGI_FASTROUTER_KEY"
 HOST: Final = b"HTTP_HOST"
@@ -87,3 +88,11 @@ def _find_key_by_rules(data: bytes, end: int) -> bytes:
         elif (name == HOST and not given) or (name == NAME and not key):
             key = value
     return key
+
+
+def djb33x(key: str) -> int:
+    """uWSGI's hash of a key (Bernstein's, by xor; bytes are signed there), as its logs and stats show it."""
+    value = 5381
+    for byte in key.encode("utf-8", "surrogateescape"):
+        value = (value * 33 & 0xFFFFFFFF) ^ (byte if byte < 0x80 else byte | 0xFFFFFF00)
+    return value % HASH_SIZE

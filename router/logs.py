@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from typing import TextIO
 
-from router.stats import djb33x
+from router.key import djb33x
 from router.table import Change
 from router.uwsgi import printable
 

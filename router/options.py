@@ -160,8 +160,12 @@ class Options:
 
     @classmethod
     def from_json(cls, text: str) -> Options:
-        """The options that `to_json` wrote."""
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()}
+        """The options that `to_json` wrote. What only another version knows is left out.
+
+        That happens where gfrouter is upgraded on disk under a supervisor that runs, and starts routers afresh.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items() if name in known}
         return cls(**values | {"defaulted": frozenset(values["defaulted"])})
 
 

@@ -1,7 +1,7 @@
 """What the supervisor and a router say to each other: length-prefixed JSON over a socket pair. Sans-IO.
 
 Down, one message for all that is news when the router reads:
-    {"options": {...}, "listeners": [[fd, name], ...]}     first, once
+    {"options": {...}, "listeners": [fd, ...]}             first, once
     {"pools": {key: [node, ...], ...}}                     second, once: the whole table; the router accepts after it
     {"set": [[key, [node, ...], [address, ...]], ...]}     keys that changed, what they hold, and who has left
     {"out": [address, ...], "live": [address, ...]}        endpoints out of turn, or in it again

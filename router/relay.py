@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536  # bytes a read; larger ones bring nothing
 TURN_BYTES = 4 * CHUNK  # that one direction of one session moves before the others have their turn
-UNKNOWN = 1 << 62  # bytes: the length of a body whose head is no longer there
+LENGTH_VAR = b"\x0e\x00CONTENT_LENGTH"
 
 READ = EPOLLIN | EPOLLRDHUP | EPOLLET
 READ_WRITE = READ | EPOLLOUT
@@ -49,12 +49,12 @@ def relay_down(engine: Engine, session: Session) -> None:
                 return engine.node_ended(session, error.strerror or str(error))
             if not data:
                 return engine.node_ended(session, "closed")
-            session.answered = True
-            session.head = b""
+            if not session.answered:
+                first_byte(session)
             member.tx += len(data)
             drained = len(data) < CHUNK
         else:
-            drained = False  # left over from before: the node was not read since
+            drained = False  # left over from before; whether the node has more, only another read can tell
         # On a unix socket EPOLLRDHUP may be ahead of bytes still to be read; there the EOF is read.
         last = drained and session.ended and member.endpoint.family != AF_UNIX
         try:
@@ -120,10 +120,21 @@ def relay_up(engine: Engine, session: Session) -> None:
         session.client_ready = len(session.up) == CHUNK
 
 
+def first_byte(session: Session) -> None:
+    """The node answers: the request will not be repeated, so its head is needed no more, but for the body's length."""
+    session.answered = True
+    if not session.uploaded:
+        at = session.head.find(LENGTH_VAR, 0, session.size)
+        # nginx sends an empty one with each GET: not worth a walk over all vars.
+        if at >= 0 and session.head[at + 16 : at + 18] != b"\x00\x00":
+            session.missing = content_length(session.head, session.size)
+    session.head = b""
+
+
 def count_body(session: Session, size: int) -> None:
     """Keep count of the body, of which `size` bytes have come: where some are missing at the end, `finish` waits."""
     if not session.uploaded:
         session.uploaded = True
-        head = session.head
-        session.missing = content_length(head, session.size) if head else UNKNOWN
+        if session.head:
+            session.missing = content_length(session.head, session.size)
     session.missing -= size

@@ -31,6 +31,7 @@ from router.session import Detours
 from router.table import Table
 
 ACCEPT_PAUSE = 0.1  # seconds without accepting when the process is out of descriptors or memory
+HEAD_DRAIN = 1  # seconds for a head that has begun when a router stops; web servers send theirs at once
 PAIR_CHUNK = 1 << 18  # bytes
 
 
@@ -53,7 +54,7 @@ class Acceptor(StreamServer):
         try:
             return self.engine.accept(self.accept, self.family)
         except OSError as error:
-            log.error("[uwsgi-fastrouter] accept(): %s", error.strerror)
+            self.engine.complaints.count("accept", f"accept(): {error.strerror}")
             self.stop_accepting()
             self._timer = self.loop.timer(ACCEPT_PAUSE)
             self._timer.start(self.start_accepting)
@@ -63,10 +64,10 @@ class Acceptor(StreamServer):
 class Router:
     """This process. Built from the supervisor's first message; `run` returns when there is nothing more to do."""
 
-    def __init__(self, pair: Any, options: Options, listeners: Sequence[tuple[int, str]]) -> None:
+    def __init__(self, pair: Any, options: Options, listeners: Sequence[int]) -> None:
         self.pair = pair
         self.options = options
-        self.table = Table(on_change=lambda change: self.go_cheap_or_not(), on_health=self.on_health)
+        self.table = Table(on_health=self.on_health)
         self.feed = self.table.feed("supervisor")
         loop = gevent.get_hub().loop
         wake = loop.timer(0.0)
@@ -75,15 +76,15 @@ class Router:
             timeout=options.timeout,
             connect_timeout=options.connect_timeout,
             wake=lambda: wake.start(self.engine.resume),
+            detours=lambda engine: Detours(
+                engine,
+                gracetime=options.gracetime,
+                max_retries=options.max_retries,
+                retry=options.retry,
+                quiet=options.quiet,
+            ),
         )
-        self.engine.detours = Detours(
-            self.engine,
-            gracetime=options.gracetime,
-            max_retries=options.max_retries,
-            retry=options.retry,
-            quiet=options.quiet,
-        )
-        self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd, _ in listeners]
+        self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd in listeners]
         self.batches = loop.io(self.engine.fileno(), 1)
         self.sweeps = loop.timer(1.0, 1.0)
         self.serving = False  # the table is in and nobody has said stop
@@ -103,6 +104,7 @@ class Router:
         for acceptor in self.acceptors:
             acceptor.stop_accepting()
             acceptor.socket.close()
+        self.engine.head_timeout = min(self.engine.timeout, HEAD_DRAIN)
         deadline = monotonic() + self.options.drain_timeout
         while self.engine.active and monotonic() < deadline:
             gevent.sleep(0.02)
@@ -126,9 +128,11 @@ class Router:
 
     def follow(self, orders: Iterable[Message]) -> None:
         """Obey until the supervisor is gone; then others may have the address, so let go of the listeners at once."""
-        for message in orders:
-            self.obey(message)
-        self.stop(drain=False)
+        try:
+            for message in orders:
+                self.obey(message)
+        finally:  # a router that obeys no more must not outlive its supervisor
+            self.stop(drain=False)
 
     def obey(self, message: Message) -> None:
         """One message down the pair, in the order of pair.py."""
@@ -149,6 +153,7 @@ class Router:
         self.relayed = False
         if "pools" in message:
             self.serve()
+        self.go_cheap_or_not()
         if "count" in message:
             self.answers.append({"counters": message["count"], **stats.count(self.engine, not self.accepting)})
             self.news.set()
@@ -156,9 +161,8 @@ class Router:
             self.stop(drain=True)
 
     def serve(self) -> None:
-        """The table is in: begin to accept, unless cheap mode has nothing to accept for."""
+        """The table is in: accept from now on, while `go_cheap_or_not` finds something to accept for."""
         self.serving = True
-        self.go_cheap_or_not()
         self.answers.append({"accepting": True})
         self.news.set()
 
@@ -183,7 +187,8 @@ class Router:
         if not self.relayed and endpoint.state in (LIVE, OUT):
             self.health[endpoint.address] = endpoint.state == LIVE
             self.news.set()
-        self.go_cheap_or_not()
+        if not self.relayed:
+            self.go_cheap_or_not()
 
     def write(self) -> None:
         """Tell the supervisor, all that is news at once; while it does not read, the latest replaces the older."""
@@ -194,7 +199,7 @@ class Router:
             answers, self.answers = self.answers, []
             if health:
                 live = [address for address, in_turn in health.items() if in_turn]
-                answers.append({"live": live, "out": [address for address in health if address not in set(live)]})
+                answers.append({"live": live, "out": [address for address, in_turn in health.items() if not in_turn]})
             try:
                 self.pair.sendall(b"".join(map(encode, answers)))
             except OSError:

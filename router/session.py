@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from router.endpoint import Endpoint
+from router.endpoint import OUT, Endpoint
 from router.uwsgi import is_repeatable, printable
 
 if TYPE_CHECKING:
@@ -32,10 +32,8 @@ log = logging.getLogger("gfrouter")
 
 HEAD, CONNECT, RELAY, DETOUR, CLOSED = range(5)  # engine.py draws the ways between them
 
-# Our own trouble, not the node's: it is not marked.
-LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-# The backlog of a unix socket is full: the node is alive and busy.
-BUSY = errno.EAGAIN
+# Not the node's fault, which is not marked: the backlog of its unix socket is full, or the trouble is our own.
+PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 BUSY_WAIT = 0.005  # seconds until nodes that were only busy are asked again
 
 LINGER = 10.0  # seconds in which a client must see that its answer is complete; nginx gives as much or more
@@ -47,9 +45,9 @@ class Session:
     """One request: a client's connection, and the node's while there is one."""
 
     __slots__ = (
-        "answered", "avoid", "batch", "client", "client_armed", "client_fd", "client_ready", "deaf", "down", "ended",
-        "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "resumes", "retried", "size",
-        "state", "tick", "tries", "up", "uploaded",
+        "answered", "avoid", "batch", "busy", "client", "client_armed", "client_fd", "client_ready", "deaf", "down",
+        "ended", "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "resumes", "retried",
+        "size", "state", "tick", "tries", "up", "uploaded",
     )  # fmt: skip
 
     def __init__(self, client: socket, client_fd: int, tick: int) -> None:
@@ -77,6 +75,7 @@ class Session:
         self.tries = 0  # connects so far
         self.retried = False  # it went to a second node after a first one took it and said nothing
         self.avoid: tuple[Endpoint, ...] = ()  # endpoints that were asked in vain
+        self.busy: tuple[Endpoint, ...] = ()  # those of them that may have room a moment later
         self.resumes = False  # stands in the engine's list of those whose turn was cut
 
 
@@ -126,9 +125,11 @@ class Detours:
     def _connect_elsewhere(self, session: Session, member: Member, error: int) -> None:
         self._blame(member, error, session.tries - 1)
         session.avoid = (*session.avoid, member.endpoint)
+        if error in PASSING:
+            session.busy = (*session.busy, member.endpoint)
         if session.tries > self.max_retries:
             return self._give_up(session, "unreachable", f"no node of {member.pool.key!r} could be connected to")
-        self._connect(session, member, wait=error == BUSY or error in LOCAL)
+        self._connect(session, member)
 
     def _ask_elsewhere(self, session: Session, member: Member, why: str) -> None:
         self.engine.complaints.count("unanswered")
@@ -138,7 +139,7 @@ class Detours:
             return self.engine.close(session)
         session.retried = True
         session.avoid = (*session.avoid, member.endpoint)
-        self._connect(session, member, wait=False)
+        self._connect(session, member)
 
     def _let_finish(self, session: Session) -> None:
         """Take what the client still sends: closing on unread bytes would reset it, and might take the answer away."""
@@ -157,13 +158,14 @@ class Detours:
                 self.sleep(0)
         self.engine.close(session)
 
-    def _connect(self, session: Session, member: Member, wait: bool) -> None:
-        """The next node of the pool; where only ones that we must `wait` for are left, those again a little later."""
+    def _connect(self, session: Session, member: Member) -> None:
+        """The next node of the pool; where only ones that were busy are left, those again a little later."""
         key = member.pool.key
         chosen = self._pick(session, key)
-        if chosen is None and wait and session.state == DETOUR:
+        if chosen is None and session.busy and session.state == DETOUR:
             self.sleep(BUSY_WAIT)
-            session.avoid = ()
+            session.avoid = tuple(endpoint for endpoint in session.avoid if endpoint not in session.busy)
+            session.busy = ()
             chosen = self._pick(session, key)
         if chosen is not None:
             self.engine.connect(session, chosen)
@@ -173,16 +175,21 @@ class Detours:
     def _pick(self, session: Session, key: str) -> Member | None:
         pool = self.engine.pools.get(key)
         # One that is picked must be asked, or a trial would never end: nobody picks for a client that has left.
-        return pool.pick(pool, session.avoid) if pool is not None and session.state == DETOUR else None
+        if pool is None or session.state != DETOUR:
+            return None
+        pool.hits += 1
+        return pool.pick(pool, session.avoid)
 
     def _blame(self, member: Member, error: int, retries: int) -> None:
-        """Mark the endpoint, if it was its fault, and say so."""
+        """Say so, and mark the endpoint if it was its fault and nobody has done so yet."""
         endpoint: Endpoint = member.endpoint
-        member.failures += 1
         key, address = printable(member.pool.key), printable(endpoint.address)
         unable = f'unable to connect() to node "{address}" ({retries} retries): {os.strerror(error)}'
         self.engine.complaints.count("unconnected", "" if self.quiet else unable)
-        if error != BUSY and error not in LOCAL:
+        if error in PASSING:
+            return
+        member.failures += 1
+        if endpoint.state != OUT:
             log.warning("[uwsgi-fastrouter] %s => marking %s as failed", key, address)
             self.engine.table.fail(endpoint, self.clock() + self.gracetime)
 

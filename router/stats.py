@@ -14,23 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from router import __version__
 from router.endpoint import OUT
+from router.key import djb33x
 from router.pool import Member
 from router.table import Feed, Table
 
 if TYPE_CHECKING:
     from router.engine import Engine  # needs select.epoll, which the supervisor's monkey patch takes away
 
-HASH_SIZE = 65_535  # uWSGI's subscription hash table
-
 Counts = dict[str, Any]
-
-
-def djb33x(key: str) -> int:
-    """uWSGI's hash of a key (Bernstein's, by xor; bytes are signed there), as its logs and stats show it."""
-    value = 5381
-    for byte in key.encode("utf-8", "surrogateescape"):
-        value = (value * 33 & 0xFFFFFFFF) ^ (byte if byte < 0x80 else byte | 0xFFFFFF00)
-    return value % HASH_SIZE
 
 
 def count(engine: Engine, cheap: bool) -> Counts:
@@ -76,6 +67,7 @@ def snapshot(
     addresses: Sequence[str],
     sources: Iterable[Feed],
     retired: Mapping[str, int],
+    cwd: str,
 ) -> dict[str, Any]:
     """The whole stats object. `routers` are (pid, last counts); `retired` the complaints counted by those that died."""
     shares = [counts for _, counts in routers]
@@ -87,7 +79,7 @@ def snapshot(
         "pid": os.getpid(),
         "uid": os.getuid(),
         "gid": os.getgid(),
-        "cwd": os.getcwd(),
+        "cwd": cwd,
         "active_sessions": sum(counts.get("active", 0) for counts in shares),
         "fastrouter": list(addresses),
         "subscriptions": [_pool(table, key, shares) for key in table.pools],
@@ -95,7 +87,7 @@ def snapshot(
         "routers": [
             {"pid": pid, "active_sessions": c.get("active", 0), "requests": c.get("requests", 0)} for pid, c in routers
         ],
-        "closed": dict(complaints),
+        "complaints": dict(complaints),
         "sources": [
             {"name": f.source, "nodes": sum(map(len, f.slices.values())), "error": f.error or "", "errors": f.errors,
              "rejected": dict(f.rejected)}

@@ -1,20 +1,18 @@
 """The process model: owns the sockets and the table, runs the sources, starts and watches the routers.
 
-Routers are executed afresh and get the listening descriptors; the supervisor keeps them open, so a router that dies
-costs its own requests and nothing that waits in the backlog. Each `Router` here stands for one such process: what it
-has yet to be told is a set of keys, whose present value is sent when it reads, so a stuck router costs no memory.
+Routers are executed afresh (child.py) and get the listening descriptors; the supervisor keeps them open, so a router
+that dies costs its own requests and nothing that waits in the backlog.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from math import inf
 from random import random
 from time import monotonic
 from typing import Any
@@ -26,11 +24,10 @@ import gevent.subprocess
 from gevent.server import StreamServer
 
 from router import stats
+from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.logs import log, log_change
-from router.net import bound_name
 from router.options import Options
-from router.pair import Decoder, Message, encode, pack_node
 from router.source import Source, supervise
 from router.table import Change, Table
 
@@ -43,127 +40,11 @@ KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not en
 PAIR_CHUNK = 1 << 18  # bytes
 
 
-class Router:
-    """The supervisor's side of one router process."""
-
-    def __init__(self, supervisor: Supervisor, listeners: Sequence[socket.socket]) -> None:
-        self.supervisor = supervisor
-        self.pair, theirs = socket.socketpair()
-        with theirs:
-            fds = [listener.fileno() for listener in listeners]
-            self.process = gevent.subprocess.Popen(
-                [sys.executable, "-P", "-m", "router.server", str(theirs.fileno())],
-                stdin=gevent.subprocess.DEVNULL,
-                stdout=supervisor.log_fd,
-                stderr=supervisor.log_fd,
-                pass_fds=[theirs.fileno(), *fds],
-            )
-        self.pid: int = self.process.pid
-        self.born = monotonic()
-        self.counts: stats.Counts = {"cheap": supervisor.options.cheap}  # as it last told
-        self.accepting = gevent.event.Event()
-        self.news = gevent.event.Event()
-        self.told = False  # has it got the table?
-        self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
-        self.health: dict[str, None] = {}  # addresses whose state to send
-        self.orders: Message = {}
-        self.answered: dict[int, gevent.event.Event] = {}
-        self.hello = {
-            "options": supervisor.options.to_json(),
-            "listeners": [[listener.fileno(), bound_name(listener)] for listener in listeners],
-        }
-        self.greenlets = [gevent.spawn(self.write), gevent.spawn(self.read)]
-        self.news.set()
-
-    def note_change(self, change: Change) -> None:
-        """Send this key's present value when the router reads."""
-        if self.told:
-            left = self.keys.setdefault(change.key, {})
-            left.update(dict.fromkeys(member.endpoint.address for member in change.left))
-            self.news.set()
-
-    def note_health(self, address: str) -> None:
-        if self.told:
-            self.health[address] = None
-            self.news.set()
-
-    def order(self, **orders: Any) -> None:
-        self.orders.update(orders)
-        self.news.set()
-
-    def ask_counts(self, number: int) -> gevent.event.Event:
-        """Ask for the counters as they are when the router reads; the event is set when they are in `counts`."""
-        event = self.answered[number] = gevent.event.Event()
-        self.order(count=number)
-        return event
-
-    def end(self) -> None:
-        """The process is gone: nothing more will be said."""
-        gevent.killall(self.greenlets)
-        self.pair.close()
-        for event in self.answered.values():
-            event.set()
-
-    def write(self) -> None:
-        try:
-            self.pair.sendall(encode(self.hello))
-            self.told = True  # from here on changes are noted, so nothing falls between the table and the first of them
-            self.pair.sendall(encode(self._whole_table()))
-            while True:
-                self.news.wait()
-                self.news.clear()
-                self.pair.sendall(encode(self._news()))
-        except OSError:
-            return  # it has ended; whoever waits for the process sees to it
-
-    def _whole_table(self) -> Message:
-        table = self.supervisor.table
-        pools = {key: list(map(pack_node, table.nodes(key))) for key in table.pools}
-        return {"pools": pools, "out": [endpoint.address for endpoint in table.out]}
-
-    def _news(self) -> Message:
-        table = self.supervisor.table
-        keys, self.keys = self.keys, {}
-        health, self.health = self.health, {}
-        message, self.orders = self.orders, {}
-        if keys:
-            message["set"] = [[key, list(map(pack_node, table.nodes(key))), list(left)] for key, left in keys.items()]
-        for name, out in (("out", True), ("live", False)):
-            found = [a for a in health if a in table.endpoints and (table.endpoints[a].state == OUT) is out]
-            if found:
-                message[name] = found
-        return message
-
-    def read(self) -> None:
-        decoder = Decoder()
-        while True:
-            try:
-                data = self.pair.recv(PAIR_CHUNK)
-            except OSError:
-                return
-            if not data:
-                return
-            for message in decoder.feed(data):
-                self._hear(message)
-
-    def _hear(self, message: Message) -> None:
-        table = self.supervisor.table
-        for address in message.get("out", ()):
-            if endpoint := table.endpoints.get(address):
-                table.fail(endpoint, inf)
-        for address in message.get("live", ()):
-            if endpoint := table.endpoints.get(address):
-                table.restore(endpoint)
-        if "counters" in message:
-            self.counts = message
-            for number in [number for number in self.answered if number <= message["counters"]]:
-                self.answered.pop(number).set()
-        if "accepting" in message:
-            self.accepting.set()
-
-
 class Supervisor:
-    """One whole gfrouter. `run` returns when it has stopped: True where SIGHUP asked for a new start."""
+    """One whole gfrouter. `run` returns when it has stopped: True where SIGHUP asked for a new start.
+
+    `addresses` are those to show in the stats; `log_fd` is where the routers write their lines.
+    """
 
     def __init__(
         self,
@@ -171,6 +52,7 @@ class Supervisor:
         listeners: Sequence[socket.socket],
         sources: Sequence[Source],
         stats_listener: socket.socket | None,
+        addresses: Sequence[str],
         log_fd: int,
     ) -> None:
         self.options = options
@@ -179,10 +61,10 @@ class Supervisor:
         self.log_fd = log_fd
         self.table = Table(on_change=self.on_change, on_health=self.on_health)
         self.feeds = [self.table.feed(source.name) for source in sources]
-        self.routers: list[Router] = []
+        self.routers: list[Child] = []
         self.retired: Counter[str] = Counter()
-        self.addresses = [bound_name(listener) for listener in listeners]
-        self.addresses += [source.address for source in sources if hasattr(source, "address")]
+        self.addresses = addresses
+        self.cwd = working_directory()  # now: a deployment may remove it later
         self.counting = 0
         self.reload = False
         self.stopping = gevent.event.Event()
@@ -194,6 +76,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self.stop)
         gevent.signal_handler(signal.SIGHUP, self.start_anew)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):  # uWSGI knows them, and tools send them; they must not kill
+            signal.signal(number, signal.SIG_IGN)
         if self.stats_listener is not None:
             StreamServer(self.stats_listener, self.serve_stats, spawn=gevent.pool.Pool(STATS_READERS)).start()
         if self.options.cheap:
@@ -204,7 +88,7 @@ class Supervisor:
             for source, feed in zip(self.sources, self.feeds, strict=True)
         ]
         self.stopping.wait()
-        gevent.killall(discoveries)
+        gevent.killall(discoveries, block=False)  # one that does not let go must not keep us
         for router in self.routers:
             router.order(stop=True)
         for listener in self.listeners:
@@ -216,6 +100,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """End after what is in flight; the second time, at once."""
+        self.reload = False
         if self.stopping.is_set():
             log.info("told twice: ending at once")
             self.kill_routers()
@@ -225,8 +110,10 @@ class Supervisor:
         self.stopping.set()
 
     def start_anew(self) -> None:
-        self.reload = not self.stopping.is_set()
-        self.stop()
+        """Stop, and start again. While stopping already, SIGHUP asks for nothing more."""
+        if not self.stopping.is_set():
+            self.stop()
+            self.reload = True
 
     def kill_routers(self) -> None:
         for router in self.routers:
@@ -237,8 +124,15 @@ class Supervisor:
         word = "spawned"
         deaths = 0
         while not self.stopping.is_set():
-            router = Router(self, self.listeners)
+            try:
+                router = Child(self.table, self.options, self.listeners, self.log_fd)
+            except OSError as error:  # short of memory or descriptors, or the interpreter is being replaced
+                log.error("cannot start uWSGI fastrouter %d: %s", number, error)
+                self.stopping.wait(RESPAWN_DELAYS[-1])
+                continue
             self.routers.append(router)
+            if self.stopping.is_set():  # since the loop looked: starting a process takes a while
+                router.order(stop=True)
             log.info("%s uWSGI fastrouter %d (pid: %d)", word, number, router.pid)
             status = router.process.wait()
             self.routers.remove(router)
@@ -270,13 +164,17 @@ class Supervisor:
     def snapshot(self) -> dict[str, Any]:
         """The stats of now; a router that does not answer in time is shown as it last told."""
         self.counting += 1
-        gevent.wait([router.ask_counts(self.counting) for router in self.routers], timeout=COUNT_WAIT)
+        number, asked = self.counting, list(self.routers)
+        gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
+        for router in asked:
+            router.forget_counts(number)
         return stats.snapshot(
             self.table,
             [(router.pid, router.counts) for router in self.routers],
             addresses=self.addresses,
             sources=self.feeds,
             retired=self.retired,
+            cwd=self.cwd,
         )
 
     def serve_stats(self, client: Any, _address: Any) -> None:
@@ -285,3 +183,11 @@ class Supervisor:
         client.settimeout(STATS_SEND)
         with contextlib.suppress(OSError):  # the reader has left, or does not read
             client.sendall(text.encode())
+
+
+def working_directory() -> str:
+    """Where we were started; empty where that has been removed since."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""

@@ -63,6 +63,8 @@ def address(text: str) -> str:
         raise ValueError("an address is missing (legal: HOST:PORT, :PORT, 192.*:PORT or a path)")
     if text.isdecimal():
         raise ValueError(f"a bare number is no address (a port is :{text})")
+    if re.fullmatch(r"[0-9]+(\.([0-9]+|\*))+", text):
+        raise ValueError(f"the port is missing (legal: {text}:PORT)")
     if text.startswith("="):
         raise ValueError("=N means a shared socket, which only a listening address can be")
     return text

@@ -46,8 +46,7 @@ class OneRouter:
         with theirs, open(self._log, "wb") as stream:
             argv = [sys.executable, "-P", "-m", "router.server", str(theirs.fileno())]
             self.process = subprocess.Popen(argv, pass_fds=fds, stderr=stream, start_new_session=True)
-        listeners = [[listener.fileno(), net.bound_name(listener)] for listener in self.listeners]
-        self.tell(options=Options(**options).to_json(), listeners=listeners)
+        self.tell(options=Options(**options).to_json(), listeners=fds[1:])
 
     @property
     def log(self) -> list[str]:

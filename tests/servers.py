@@ -209,9 +209,9 @@ class Router(Process):
                 **options,
             }
         super().__init__(*ROUTER_COMMAND, *words, *as_words(options), cwd=cwd, env=env)
-        processes = options.get("processes", 1)
         try:
-            self.wait_line(rf"spawned uWSGI fastrouter {processes} ")
+            for slot in range(1, int(str(options.get("processes", 1))) + 1):
+                self.wait_line(rf"spawned uWSGI fastrouter {slot} ")
             if stats_address or not ini:
                 self.wait_line("stats server enabled on")
         except BaseException:

@@ -404,6 +404,66 @@ def _full_unix(path: Path) -> tuple[socket.socket, list[socket.socket]]:
             return busy, waiting
 
 
+def test_a_busy_node_is_asked_again_though_another_one_refused_meanwhile(tmp_path: Path) -> None:
+    busy, waiting = _full_unix(tmp_path / "busy.sock")
+    with OneRouter(max_retries=60, gracetime=1000) as router:
+        serving(router, str(tmp_path / "busy.sock"), refused_address())
+
+        def make_room() -> None:
+            """The ones that fill the backlog have left; the one that sends something is the router."""
+            time.sleep(0.05)
+            busy.settimeout(5)
+            while True:
+                peer, _ = busy.accept()
+                with peer:
+                    peer.settimeout(5)
+                    if peer.recv(10_000):
+                        peer.sendall(HELLO)
+                        return
+
+        for sock in waiting:
+            sock.close()
+        server = threading.Thread(target=make_room)
+        server.start()
+        assert ask(router.address, GET) == HELLO
+        server.join()
+        busy.close()
+        nodes = router.wait_idle()["pools"]["foo.com"][1]
+        assert nodes[str(tmp_path / "busy.sock")][4] == 0, "busy is no failure"
+
+
+def test_a_node_that_said_nothing_is_not_asked_again_though_the_other_is_busy(tmp_path: Path) -> None:
+    busy, waiting = _full_unix(tmp_path / "busy.sock")
+    with OneRouter() as router, ScriptedNode(close_after_head) as silent:
+        serving(router, silent, str(tmp_path / "busy.sock"))
+        for _ in range(4):
+            assert ask(router.address, GET) == b""
+        assert len(silent.connections) == 4
+        for sock in (busy, *waiting):
+            sock.close()
+
+
+def test_a_node_that_fails_many_requests_at_once_is_marked_once(tmp_path: Path) -> None:
+    with OneRouter(connect_timeout=1, log=tmp_path / "log") as router, Blackhole() as hole:
+        serving(router, hole)
+        clients = [connect(router.address) for _ in range(50)]
+        for client in clients:
+            client.sendall(GET)
+        for client in clients:
+            assert read_to_end(client) == b""
+            client.close()
+        assert len([line for line in router.log if "marking" in line]) == 1
+        assert len(router.log) < 50
+
+
+def test_lookups_of_retries_count_as_hits() -> None:
+    with OneRouter() as router, ScriptedNode() as node:
+        serving(router, refused_address())
+        router.set("foo.com", [Node(refused_address()), Node(node.address, backup=1)])
+        assert ask(router.address, GET) == HELLO
+        assert router.wait_idle()["pools"]["foo.com"][0] == 2
+
+
 def test_max_retries_bounds_the_connects_of_one_request() -> None:
     dead = [refused_address() for _ in range(8)]
     with OneRouter(max_retries=3) as router:
@@ -588,6 +648,39 @@ def test_an_answer_that_comes_before_the_body_is_whole_reaches_the_client(size: 
         router.wait_idle()
 
 
+def test_an_answer_by_the_head_alone_reaches_a_client_that_has_yet_to_send_its_body(place: Callable[[], str]) -> None:
+    refused = b"HTTP/1.1 401 Unauthorized\r\n\r\n"
+    with OneRouter(place()) as router, ScriptedNode(answer(refused), address=place()) as node:
+        serving(router, node)
+        with connect(router.address) as client:
+            client.sendall(request("foo.com", method="POST", length=200_000))
+            time.sleep(0.1)
+            for _ in range(4):
+                client.sendall(bytes(50_000))
+            assert read_to_end(client) == refused
+        router.wait_idle()
+
+
+def test_an_answer_reaches_a_client_that_sends_more_than_it_announced(place: Callable[[], str]) -> None:
+    data = os.urandom(3 * MIB)
+
+    def deaf(connection: NodeConnection) -> None:
+        connection.read_body(10)
+        connection.send(data)
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.read_to_end()
+
+    with OneRouter(place()) as router, ScriptedNode(deaf, address=place()) as node:
+        serving(router, node)
+        with connect(router.address) as client:
+            client.sendall(request("foo.com", method="POST", length=10) + bytes(10))
+            client.settimeout(0.3)
+            with contextlib.suppress(TimeoutError):
+                client.sendall(bytes(8 * MIB))
+            client.settimeout(10)
+            assert read_to_end(client) == data
+
+
 def test_a_client_that_never_stops_sending_after_its_answer_is_cut_off() -> None:
     with OneRouter() as router, ScriptedNode(answer(HELLO, body=1)) as node:
         serving(router, node)
@@ -629,6 +722,14 @@ def test_a_malformed_request_is_closed_with_one_clear_line(tmp_path: Path, data:
         router.wait_idle()
         assert len(node.connections) == 1
         assert [text.partition(": ")[2] for text in router.log] == [line]
+
+
+def test_an_http_post_is_named_as_such_though_it_is_longer_than_its_datasize(tmp_path: Path) -> None:
+    with OneRouter(log=tmp_path / "log") as router:
+        router.table({})
+        assert ask(router.address, b"POST / HTTP/1.1\r\n\r\n" + bytes(30_000)) == b""
+        router.wait_idle()
+        assert "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)" in router.log[0]
 
 
 def test_a_flood_of_malformed_requests_writes_a_few_lines_only(tmp_path: Path) -> None:

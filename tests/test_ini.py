@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from router import ini
 from router.ini import OptionsError
+from router.options import load
 
 
 def pairs(text: str, *sections: str) -> list[tuple[str, str]]:
@@ -230,3 +231,12 @@ def test_no_bytes_raise_anything_but_an_options_error(data: bytes) -> None:
     for message in messages:
         assert message.startswith("router.ini:")
         assert message.isprintable()
+
+
+@pytest.mark.parametrize("line", ["fastrouter 127.0.0.1:3031", "fastrouter-subscription-server 0.0.0.0:2626"])
+def test_a_line_without_its_equals_sign_is_named_and_no_default_takes_its_place(tmp_path: Path, line: str) -> None:
+    ini = tmp_path / "router.ini"
+    ini.write_text(f"[uwsgi]\nmaster = true\n{line}\n")
+    with pytest.raises(OptionsError) as caught:
+        load([str(ini)], {})
+    assert str(caught.value) == f"{ini}:3: {line}: no = between name and value"

@@ -6,6 +6,7 @@ They are read from real files in a folder of the test's own; nothing is bound.
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
 
@@ -636,7 +637,7 @@ REFUSED = """
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
     subscriptions-use-credentials subscription-dotsplit subscription-mountpoint subscription-mountpoints
-    subscription-algo uid gid daemonize logto pidfile procname chmod-socket chown-socket reuse-port freebind
+    subscription-algo uid gid daemonize logto pidfile chmod-socket chown-socket reuse-port freebind
     stats-http
 """
 
@@ -741,3 +742,14 @@ def lines_are_fit_for_a_log(argv: list[str], environ: dict[str, str]) -> None:
     for line in lines:
         assert line.isprintable()
         assert len(line) < 500
+
+
+def test_an_address_without_its_port_is_no_unix_socket() -> None:
+    with pytest.raises(OptionsError) as caught:
+        load(["--listen", "127.0.0.1"], {})
+    assert "the port is missing (legal: 127.0.0.1:PORT)" in str(caught.value)
+
+
+def test_options_of_another_version_are_left_out() -> None:
+    text = json.dumps(json.loads(Options(timeout=7).to_json()) | {"invented-later": 1})
+    assert Options.from_json(text) == Options(timeout=7)

@@ -208,6 +208,51 @@ def test_out_of_descriptors_it_pauses_and_goes_on() -> None:
         assert wait_for(lambda: ask(router.address, GET), "a request to get through") == HELLO
 
 
+def test_short_of_descriptors_every_request_that_is_accepted_finds_one_for_its_node(tmp_path: Path) -> None:
+    path = str(tmp_path / "router.sock")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (80, hard))
+    try:
+        router = OneRouter(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with router, ScriptedNode(answer_slowly(b"ab", 1, 0.1)) as node:
+        router.table({"foo.com": [Node(node.address)]})
+        clients = [connect(path) for _ in range(60)]
+        for client in clients:
+            client.sendall(GET[:10])
+        for client in clients:
+            client.sendall(GET[10:])
+        assert [read_to_end(client) for client in clients] == [b"ab"] * 60
+        for client in clients:
+            client.close()
+
+
+def test_a_head_that_has_begun_holds_a_stop_up_for_a_moment_only() -> None:
+    with OneRouter(drain_timeout=60) as router:
+        router.table({})
+        with connect(router.address) as client:
+            client.sendall(GET[:10])
+            wait_for(lambda: router.counts()["active"], "the session")
+            router.tell(stop=True)
+            assert router.process.wait(10) == 0
+
+
+def test_a_message_that_is_no_message_ends_the_router() -> None:
+    with OneRouter() as router:
+        router.table({})
+        router.tell(out=7)
+        assert router.process.wait(10) == 0
+
+
+def test_cheap_says_nothing_where_a_node_left_and_came_back(tmp_path: Path) -> None:
+    with OneRouter(cheap=True, log=tmp_path / "log") as router, ScriptedNode() as node:
+        router.table({"foo.com": [Node(node.address)]})
+        for _ in range(3):
+            router.set("foo.com", [Node(node.address)], left=[node.address])
+        assert len(router.log) == 1
+
+
 def test_a_router_process_is_not_monkey_patched() -> None:
     """patch_all() would take `select.epoll` away, and slow every socket down."""
     code = "import router.server, gevent.monkey, sys; sys.exit(gevent.monkey.is_anything_patched())"

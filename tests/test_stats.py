@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from router import stats
+from router.key import djb33x
 from router.node import Node
 from router.table import Table
 
@@ -18,7 +19,9 @@ def a_table() -> Table:
 
 def shown(table: Table, *shares: dict[str, Any]) -> dict[str, Any]:
     routers = [(1000 + number, share) for number, share in enumerate(shares)]
-    found = stats.snapshot(table, routers, addresses=["127.0.0.1:3031"], sources=table.feeds, retired={"no key": 1})
+    found = stats.snapshot(
+        table, routers, addresses=["127.0.0.1:3031"], sources=table.feeds, retired={"no key": 1}, cwd="/"
+    )
     return json.loads(json.dumps(found))
 
 
@@ -38,7 +41,7 @@ def share(
 @pytest.mark.parametrize(("key", "number"), [("foo.com", 11571), ("", 5381), ("\udcff", 19032)])
 def test_djb33x_is_uwsgis(key: str, number: int) -> None:
     """The first as the article shows it; the third is (5381 * 33) ^ 0xFFFFFFFF, as a byte from 0x80 on is signed."""
-    assert stats.djb33x(key) == number
+    assert djb33x(key) == number
 
 
 def test_shares_add_up() -> None:
@@ -50,7 +53,7 @@ def test_shares_add_up() -> None:
     assert (first["weight"], first["load"], first["last_check"]) == (2, 3, 100)
     assert (second["name"], second["requests"]) == (":2", 0)
     assert found["active_sessions"] == 1
-    assert found["closed"] == {"no key": 5}
+    assert found["complaints"] == {"no key": 5}
     assert [(router["pid"], router["requests"]) for router in found["routers"]] == [(1000, 3), (1001, 4)]
 
 

@@ -6,20 +6,23 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clients import announce, ask, request, withdraw
+from clients import announce, ask, read_to_end, request, withdraw
 from one_router import refused_address
 from router.supervisor import RESPAWN_DELAYS
-from scripted import HELLO, ScriptedNode, connect, hang, wait_for
+from scripted import HELLO, NodeConnection, ScriptedNode, connect, hang, wait_for
 from servers import Process, Router, free_address
 
 GET = request("foo.com")
+FREE = ("--listen", "127.0.0.1:0", "--subscription-server", "127.0.0.1:0")
 
 
 def children(pid: int) -> dict[int, str]:
@@ -115,7 +118,7 @@ def test_what_a_dead_router_had_counted_is_kept_when_it_had_told() -> None:
         ask(router.address, GET)
         pool = router.pool("foo.com")
         assert (pool["hits"], pool["nodes"][0]["requests"], pool["nodes"][0]["ref"]) == (8, 8, 0)
-        assert router.stats()["closed"] == {"unknown key": 1}
+        assert router.stats()["complaints"] == {"unknown key": 1}
 
 
 def test_a_failure_in_one_router_is_known_to_the_others_and_to_the_stats() -> None:
@@ -212,6 +215,112 @@ def test_sighup_starts_anew_with_what_the_ini_says_now(tmp_path: Path) -> None:
         assert router.stop(signal.SIGTERM) == 0
 
 
+def test_sighup_twice_starts_anew_once_and_goes_on() -> None:
+    with Router(drain_timeout=2) as router, ScriptedNode(hang) as node, in_flight(router, node):
+        router.send_signal(signal.SIGHUP)
+        router.wait_line("stopping after what is in flight")
+        router.send_signal(signal.SIGHUP)
+        wait_for(lambda: len([text for text in router.lines if "bound on" in text]) >= 4, "the new start")
+        wait_for(lambda: len(children(router.pid)) == 1, "its router")
+        assert router.returncode is None
+
+
+def test_a_stop_after_sighup_is_a_stop() -> None:
+    with Router(drain_timeout=2) as router, ScriptedNode(hang) as node, in_flight(router, node):
+        router.send_signal(signal.SIGHUP)
+        router.wait_line("stopping after what is in flight")
+        router.send_signal(signal.SIGTERM)
+        assert router.wait() == 0
+
+
+def test_sighup_while_stopping_cuts_nothing() -> None:
+    def late(connection: NodeConnection) -> None:
+        connection.read_head()
+        time.sleep(0.5)
+        connection.send(HELLO)
+
+    with Router() as router, ScriptedNode(late) as node, in_flight(router, node) as client:
+        router.send_signal(signal.SIGTERM)
+        router.wait_line("stopping after what is in flight")
+        router.send_signal(signal.SIGHUP)
+        assert read_to_end(client) == HELLO
+        assert router.wait() == 0
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+def test_signals_that_tools_send_to_a_uwsgi_master_do_not_end_it(name: str) -> None:
+    with Router() as router:
+        router.send_signal(signal.Signals[name])
+        assert router.stats()["pid"] == router.pid
+
+
+def test_the_terminals_ctrl_c_while_routers_start_is_the_supervisors_alone() -> None:
+    """It goes to the whole group, also to routers that Python is still starting."""
+    for _ in range(4):
+        with Process(sys.executable, "-m", "router", *FREE) as process:
+            process.wait_line("^spawned uWSGI fastrouter 1 ")
+            process.send_signal_to_all(signal.SIGINT)
+            assert process.wait() == 0
+            assert not process.line("Traceback|KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_standard_descriptors_that_came_closed_are_not_taken_by_sockets(closed: str, tmp_path: Path) -> None:
+    address, server = free_address(), free_address()
+    command = [sys.executable, "-P", "-m", "router", "--listen", address, "--subscription-server", server]
+    with Process("sh", "-c", f'exec "$@" {closed}', "sh", *command), ScriptedNode() as node:
+
+        def served() -> bool:
+            with contextlib.suppress(OSError):
+                announce(server, "foo.com", node.address)
+                return ask(address, GET) == HELLO
+            return False
+
+        wait_for(served, "an answer")
+
+
+def test_a_router_that_cannot_be_started_is_started_later(tmp_path: Path) -> None:
+    """As while the interpreter is replaced: the wrapper that stands for it is away for a moment."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    code = "import sys; sys.executable = sys.argv.pop(1); from router.__main__ import run; run()"
+    address, server = free_address(), free_address()
+    words = ["--listen", address, "--subscription-server", server]
+    with Process(sys.executable, "-c", code, python, *words) as process, ScriptedNode() as node:
+        first = process.wait_line(r"^spawned uWSGI fastrouter 1 \(pid: (\d+)\)")[1]
+        announce(server, "foo.com", node.address)
+        wait_for(lambda: ask(address, GET) == HELLO, "the first one to serve")
+        python.rename(tmp_path / "away")
+        os.kill(int(first), signal.SIGKILL)
+        process.wait_line("^cannot start uWSGI fastrouter 1: ")
+        (tmp_path / "away").rename(python)
+        process.wait_line("^respawned uWSGI fastrouter 1 ")
+        assert ask(address, GET) == HELLO
+
+
+def test_stats_are_told_though_the_working_directory_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    with Router(cwd=folder) as router:
+        folder.rmdir()
+        assert router.stats()["cwd"] == str(folder)
+        router.send_signal(signal.SIGHUP)
+        wait_for(lambda: len([text for text in router.lines if "stats server enabled" in text]) == 2, "the new start")
+        assert router.stats()["cwd"] == ""
+
+
+@contextlib.contextmanager
+def in_flight(router: Router, node: ScriptedNode) -> Iterator[socket.socket]:
+    """A request that its node has got and not answered."""
+    announce(router.subscriptions, "foo.com", node.address)
+    router.wait_for_nodes("foo.com", 1)
+    with connect(router.address) as client:
+        client.sendall(GET)
+        wait_for(lambda: node.connections, "the node to be asked")
+        yield client
+
+
 def _subscribed(router: Router, address: str) -> bool:
     announce(router.subscriptions, "foo.com", address)
     with contextlib.suppress(OSError, ValueError):
@@ -235,7 +344,7 @@ def _can_unshare() -> bool:
 
 @pytest.mark.skipif(not _can_unshare(), reason="needs util-linux and the right to make a PID namespace")
 def test_as_pid_1_it_reaps_orphans_and_logs_to_stdout() -> None:
-    command = [sys.executable, "-P", "-m", "router", "--listen", "127.0.0.1:0", "--subscription-server", "127.0.0.1:0"]
+    command = [sys.executable, "-P", "-m", "router", *FREE]
     unshare = subprocess.Popen(
         ["unshare", "-fp", "--mount-proc", "--kill-child", *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

@@ -1,0 +1,164 @@
+"""The supervisor's side of one router process: what it has yet to be told, and what it has said.
+
+What is to be told is a set of keys and of addresses, whose present state is sent when the router reads: a stuck router
+costs little memory, and one that is stuck while everything changes is killed, for a fresh one gets the whole table.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from math import inf
+from time import monotonic
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.subprocess
+
+from router.endpoint import OUT
+from router.options import Options
+from router.pair import Decoder, Message, encode, pack_node
+from router.stats import Counts
+from router.table import Change, Table
+
+log = logging.getLogger("gfrouter")
+
+PAIR_CHUNK = 1 << 18  # bytes
+UNSENT_KEYS = 100_000  # that changed and were not read; about 20 MB
+
+
+def deaf() -> None:
+    """In the new process: what a terminal sends to the whole group must not meet a router that is still starting."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class Child:
+    """One router process, started when this is made. OSError where that cannot be done."""
+
+    def __init__(self, table: Table, options: Options, listeners: Sequence[socket.socket], log_fd: int) -> None:
+        self.table = table
+        self.pair, theirs = socket.socketpair()
+        fds = [listener.fileno() for listener in listeners]  # now: a stop may close them while the process starts
+        with theirs:
+            self.process = gevent.subprocess.Popen(
+                [sys.executable, "-P", "-m", "router.server", str(theirs.fileno())],
+                stdin=gevent.subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                pass_fds=[theirs.fileno(), *fds],
+                preexec_fn=deaf,
+            )
+        self.pid: int = self.process.pid
+        self.born = monotonic()
+        self.counts: Counts = {"cheap": options.cheap}  # as it last told
+        self.accepting = gevent.event.Event()
+        self.news = gevent.event.Event()
+        self.told = False  # has it got the table?
+        self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
+        self.health: dict[str, None] = {}  # addresses whose state to send
+        self.orders: Message = {}
+        self.answered: dict[int, gevent.event.Event] = {}
+        self.hello: Message = {"options": options.to_json(), "listeners": fds}
+        self.greenlets = [gevent.spawn(self.write), gevent.spawn(self.read)]
+        self.news.set()
+
+    def note_change(self, change: Change) -> None:
+        """Send this key's present value when the router reads."""
+        if self.told:
+            left = dict.fromkeys(member.endpoint.address for member in change.left)
+            self.keys.setdefault(change.key, {}).update(left)
+            self.health.update(left)  # one that is back, here or under another key, is in turn again
+            self.news.set()
+            if len(self.keys) > UNSENT_KEYS:
+                log.error("uWSGI fastrouter (pid: %d) has not read %d changes: killed", self.pid, len(self.keys))
+                self.process.kill()
+
+    def note_health(self, address: str) -> None:
+        if self.told:
+            self.health[address] = None
+            self.news.set()
+
+    def order(self, **orders: Any) -> None:
+        self.orders.update(orders)
+        self.news.set()
+
+    def ask_counts(self, number: int) -> gevent.event.Event:
+        """Ask for the counters as they are when the router reads; the event is set when they are in `counts`.
+
+        Whoever has waited long enough says so by `forget_counts`.
+        """
+        event = self.answered[number] = gevent.event.Event()
+        self.order(count=number)
+        return event
+
+    def forget_counts(self, number: int) -> None:
+        self.answered.pop(number, None)
+
+    def end(self) -> None:
+        """The process is gone: nothing more will be said."""
+        gevent.killall(self.greenlets)
+        self.pair.close()
+        for event in self.answered.values():
+            event.set()
+
+    def write(self) -> None:
+        try:
+            self.pair.sendall(encode(self.hello))
+            self.told = True  # from here on changes are noted, so nothing falls between the table and the first of them
+            self.pair.sendall(encode(self._whole_table()))
+            while True:
+                self.news.wait()
+                self.news.clear()
+                self.pair.sendall(encode(self._news()))
+        except OSError:
+            return  # it has ended; whoever waits for the process sees to it
+
+    def _whole_table(self) -> Message:
+        table = self.table
+        pools = {key: list(map(pack_node, table.nodes(key))) for key in table.pools}
+        return {"pools": pools, "out": [endpoint.address for endpoint in table.out]}
+
+    def _news(self) -> Message:
+        table = self.table
+        keys, self.keys = self.keys, {}
+        health, self.health = self.health, {}
+        message, self.orders = self.orders, {}
+        if keys:
+            message["set"] = [[key, list(map(pack_node, table.nodes(key))), list(left)] for key, left in keys.items()]
+        for name, out in (("out", True), ("live", False)):
+            found = [a for a in health if a in table.endpoints and (table.endpoints[a].state == OUT) is out]
+            if found:
+                message[name] = found
+        return message
+
+    def read(self) -> None:
+        decoder = Decoder()
+        while True:
+            try:
+                data = self.pair.recv(PAIR_CHUNK)
+            except OSError:
+                return
+            if not data:
+                return
+            for message in decoder.feed(data):
+                self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        table = self.table
+        for address in message.get("out", ()):
+            if endpoint := table.endpoints.get(address):
+                table.fail(endpoint, inf)
+        for address in message.get("live", ()):
+            if endpoint := table.endpoints.get(address):
+                table.restore(endpoint)
+        if "counters" in message:
+            self.counts = message
+            for number in [number for number in self.answered if number <= message["counters"]]:
+                self.answered.pop(number).set()
+        if "accepting" in message:
+            self.accepting.set()
