@@ -79,7 +79,7 @@ class Child:
 
 
 class Load:
-    """Clients that GET the working page in a loop, each answer counted by its worker."""
+    """Clients that GET the busy page in a loop, each answer counted by its worker."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -90,7 +90,7 @@ class Load:
 
     def _ask(self) -> None:
         while not self._stop.is_set():
-            worker = get(self.port, "/work")[0]
+            worker = get(self.port, "/busy")[0]
             with self._lock:
                 self.answers[worker] += 1 if worker else 0
                 self.failed += 0 if worker else 1

@@ -681,6 +681,7 @@ def test_an_answer_reaches_a_client_that_sends_more_than_it_announced(place: Cal
             assert read_to_end(client) == data
 
 
+@pytest.mark.slow
 def test_a_client_that_never_stops_sending_after_its_answer_is_cut_off() -> None:
     with OneRouter() as router, ScriptedNode(answer(HELLO, body=1)) as node:
         serving(router, node)

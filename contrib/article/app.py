@@ -7,7 +7,7 @@ import time
 from bottle import default_app, response, route
 
 WORKER = os.environ.get("WORKER", socket.gethostname())
-WORK_S = 0.05  # long enough that a worker that is killed has requests inside
+BUSY_S = 0.05  # long enough that a worker that is killed has requests inside
 
 application = default_app()
 application.catchall = False  # errors belong into the worker's log
@@ -20,7 +20,7 @@ def index():
     return f"Hello World! This is worker {WORKER}, process {os.getpid()}.\n"
 
 
-@route("/work")
-def work():
-    time.sleep(WORK_S)
+@route("/busy")
+def busy():
+    time.sleep(BUSY_S)
     return index()
