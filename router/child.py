@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic
 from typing import Any
@@ -56,7 +56,6 @@ class Child:
         self.pid: int = self.process.pid
         self.born = monotonic()
         self.counts: Counts = {"cheap": options.cheap}  # as it last told
-        self.accepting = gevent.event.Event()
         self.news = gevent.event.Event()
         self.told = False  # has it got the table?
         self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
@@ -64,7 +63,7 @@ class Child:
         self.orders: Message = {}
         self.answered: dict[int, gevent.event.Event] = {}
         self.hello: Message = {"options": options.to_json(), "listeners": fds}
-        self.greenlets = [gevent.spawn(self.write), gevent.spawn(self.read)]
+        self.greenlets = [gevent.spawn(self._talk, self.write), gevent.spawn(self._talk, self.read)]
         self.news.set()
 
     def note_change(self, change: Change) -> None:
@@ -106,17 +105,24 @@ class Child:
         for event in self.answered.values():
             event.set()
 
-    def write(self) -> None:
+    def _talk(self, work: Callable[[], None]) -> None:
+        """Do `work` while the process lives; a fault of ours must leave no router that nobody speaks with."""
         try:
-            self.pair.sendall(encode(self.hello))
-            self.told = True  # from here on changes are noted, so nothing falls between the table and the first of them
-            self.pair.sendall(encode(self._whole_table()))
-            while True:
-                self.news.wait()
-                self.news.clear()
-                self.pair.sendall(encode(self._news()))
+            work()
         except OSError:
             return  # it has ended; whoever waits for the process sees to it
+        except Exception:
+            log.exception("uWSGI fastrouter (pid: %d): internal error, killed", self.pid)
+            self.process.kill()
+
+    def write(self) -> None:
+        self.pair.sendall(encode(self.hello))
+        self.told = True  # from here on changes are noted, so nothing falls between the table and the first of them
+        self.pair.sendall(encode(self._whole_table()))
+        while True:
+            self.news.wait()
+            self.news.clear()
+            self.pair.sendall(encode(self._news()))
 
     def _whole_table(self) -> Message:
         table = self.table
@@ -138,13 +144,7 @@ class Child:
 
     def read(self) -> None:
         decoder = Decoder()
-        while True:
-            try:
-                data = self.pair.recv(PAIR_CHUNK)
-            except OSError:
-                return
-            if not data:
-                return
+        while data := self.pair.recv(PAIR_CHUNK):
             for message in decoder.feed(data):
                 self._hear(message)
 
@@ -160,5 +160,3 @@ class Child:
             self.counts = message
             for number in [number for number in self.answered if number <= message["counters"]]:
                 self.answered.pop(number).set()
-        if "accepting" in message:
-            self.accepting.set()

@@ -288,7 +288,7 @@ class Engine:
 
     def finish(self, session: Session) -> None:
         """All is answered. Closing on a client that still sends would reset it and might take the answer away."""
-        if session.missing <= 0 and not session.client_ready:
+        if session.missing == 0 and not session.client_ready:
             return self.close(session)
         self.leave(session)
         session.state = DETOUR

@@ -8,7 +8,6 @@ Down, one message for all that is news when the router reads:
     {"count": N}                                           asks for the counters
     {"stop": true}                                         accept no more, finish, end
 Up:
-    {"accepting": true}                                    once, when the table is in
     {"out": [...], "live": [...]}                          what happened to endpoints here
     {"counters": N, ...}                                   the answer to {"count": N} (stats.py says what is in it)
 A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm. Keys that are not UTF-8

@@ -151,20 +151,13 @@ class Router:
             if endpoint := self.table.endpoints.get(address):
                 self.table.restore(endpoint)
         self.relayed = False
-        if "pools" in message:
-            self.serve()
+        self.serving |= "pools" in message
         self.go_cheap_or_not()
         if "count" in message:
             self.answers.append({"counters": message["count"], **stats.count(self.engine, not self.accepting)})
             self.news.set()
         if message.get("stop"):
             self.stop(drain=True)
-
-    def serve(self) -> None:
-        """The table is in: accept from now on, while `go_cheap_or_not` finds something to accept for."""
-        self.serving = True
-        self.answers.append({"accepting": True})
-        self.news.set()
 
     # What happens here.
 

@@ -70,7 +70,7 @@ class Session:
         self.ended = False  # the node has sent all it will
         self.deaf = False  # the node reads no more
         self.uploaded = False  # the client has sent some of a body
-        self.missing = 0  # bytes of the body that are still to come, once some have
+        self.missing = 0  # bytes of the announced body that are still to come; below 0, more came than announced
         self.answered = False  # the node's first byte has come
         self.tries = 0  # connects so far
         self.retried = False  # it went to a second node after a first one took it and said nothing

@@ -126,7 +126,8 @@ class Supervisor:
         while not self.stopping.is_set():
             try:
                 router = Child(self.table, self.options, self.listeners, self.log_fd)
-            except OSError as error:  # short of memory or descriptors, or the interpreter is being replaced
+            except (OSError, gevent.subprocess.SubprocessError) as error:
+                # Short of memory or descriptors, or the interpreter is being replaced: later may be better.
                 log.error("cannot start uWSGI fastrouter %d: %s", number, error)
                 self.stopping.wait(RESPAWN_DELAYS[-1])
                 continue

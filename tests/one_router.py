@@ -58,7 +58,7 @@ class OneRouter:
     def table(self, pools: dict[str, list[Node]], out: list[str] | None = None) -> None:
         """The whole table; returns when the router accepts (or, in cheap mode, would)."""
         self.tell(pools={key: [pack_node(node) for node in nodes] for key, nodes in pools.items()}, out=out or [])
-        self.hear("accepting")
+        self.counts()
 
     def set(self, key: str, nodes: list[Node], left: list[str] | None = None) -> None:
         """What the key holds now; returns when the router knows."""

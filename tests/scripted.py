@@ -6,7 +6,7 @@
 
     ScriptedNode(*scripts, address="127.0.0.1:0")   or a unix path; `.address` is the real one after the start
     NodeConnection  .received .head .body .eof  .read(n) .read_head() .read_body(n) .read_to_end() .send(data) .reset()
-    scripts: close_at_once reset_at_once close_after_head reset_after_head hang never_read
+    scripts: close_at_once reset_at_once close_after_head reset_after_head hang
              answer(data, body=N) answer_early(data) answer_slowly(data, piece, pause) answer_then_reset(data)
              read_slowly(piece, pause, data); any function that takes a NodeConnection is a script too
     Blackhole()   `.address` of a listener with a full backlog: a connect there neither succeeds nor fails
@@ -121,11 +121,6 @@ def hang(connection: NodeConnection) -> None:
         with contextlib.suppress(TimeoutError):
             if not connection.read():
                 return
-
-
-def never_read(connection: NodeConnection) -> None:
-    """Accepts and does nothing at all until the node is stopped."""
-    connection.stopped.wait(GIVE_UP_S)
 
 
 def answer(data: bytes = HELLO, body: int = 0) -> Script:
