@@ -368,6 +368,19 @@ def test_as_pid_1_it_reaps_orphans_and_logs_to_stdout() -> None:
 
 
 @pytest.mark.slow
+def test_a_supervisor_that_was_stopped_for_20_seconds_loses_nobody() -> None:
+    with Router() as router, ScriptedNode() as node:
+        announce(router.subscriptions, "foo.com", node.address)
+        router.wait_for_nodes("foo.com", 1)
+        router.send_signal(signal.SIGSTOP)
+        time.sleep(20)
+        router.send_signal(signal.SIGCONT)
+        time.sleep(2.2)  # two sweeps
+        assert list(router.nodes("foo.com")) == [node.address]
+        assert ask(router.address, GET) == HELLO
+
+
+@pytest.mark.slow
 def test_a_supervisor_that_was_stopped_longer_than_the_tolerance_loses_nobody() -> None:
     with Router(subscription_tolerance=3) as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address)
