@@ -34,6 +34,8 @@ from scripted import (
 )
 from servers import Nginx, Router, Worker, better, free_address, needs_nginx
 
+pytestmark = pytest.mark.slow  # a router, and often workers, for each test
+
 MIB = 1 << 20
 GET = request("foo.com")
 OTHER = b"HTTP/1.1 200 OK\r\n\r\nthe other one"

@@ -14,6 +14,8 @@ from clients import announce, ask, datagram, packet, read_to_end, request, subsc
 from scripted import HELLO, ScriptedNode, connect, wait_for
 from servers import FASTROUTER, Router, better
 
+pytestmark = pytest.mark.slow  # a router, and often workers, for each test
+
 GET = request("foo.com")
 HOST = packet([("HTTP_HOST", "foo.com")])[4:]  # the bare vars
 

@@ -89,6 +89,7 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_router_that_dies_again_and_again_is_replaced_again_and_again() -> None:
     with Router() as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address)
@@ -143,6 +144,7 @@ def test_a_failure_in_one_router_is_known_to_the_others_and_to_the_stats() -> No
             wait_for(lambda: ask(router.address, GET) and back.connections, "its turn")
 
 
+@pytest.mark.slow
 def test_a_frozen_router_delays_the_stats_by_little_and_loses_nothing() -> None:
     with Router(processes=2) as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address)
@@ -163,6 +165,7 @@ def test_a_frozen_router_delays_the_stats_by_little_and_loses_nothing() -> None:
         os.kill(router.pids()[2], signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_many_readers_of_the_stats_that_do_not_read_stall_nobody() -> None:
     with Router() as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address)
@@ -186,6 +189,7 @@ def test_a_stop_waits_for_what_is_in_flight_no_longer_than_drain_timeout() -> No
             assert router.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_a_router_that_is_frozen_at_the_stop_is_killed() -> None:
     with Router(drain_timeout=1) as router:
         frozen = router.pids()[1]
@@ -215,6 +219,7 @@ def test_sighup_starts_anew_with_what_the_ini_says_now(tmp_path: Path) -> None:
         assert router.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_sighup_twice_starts_anew_once_and_goes_on() -> None:
     with Router(drain_timeout=2) as router, ScriptedNode(hang) as node, in_flight(router, node):
         router.send_signal(signal.SIGHUP)
@@ -254,6 +259,7 @@ def test_signals_that_tools_send_to_a_uwsgi_master_do_not_end_it(name: str) -> N
         assert router.stats()["pid"] == router.pid
 
 
+@pytest.mark.slow
 def test_the_terminals_ctrl_c_while_routers_start_is_the_supervisors_alone() -> None:
     """It goes to the whole group, also to routers that Python is still starting."""
     for _ in range(4):
@@ -279,6 +285,7 @@ def test_standard_descriptors_that_came_closed_are_not_taken_by_sockets(closed: 
         wait_for(served, "an answer")
 
 
+@pytest.mark.slow
 def test_a_router_that_cannot_be_started_is_started_later(tmp_path: Path) -> None:
     """As while the interpreter is replaced: the wrapper that stands for it is away for a moment."""
     python = tmp_path / "python"
@@ -299,6 +306,7 @@ def test_a_router_that_cannot_be_started_is_started_later(tmp_path: Path) -> Non
         assert ask(address, GET) == HELLO
 
 
+@pytest.mark.slow
 def test_stats_are_told_though_the_working_directory_is_gone(tmp_path: Path) -> None:
     folder = tmp_path / "release"
     folder.mkdir()
