@@ -13,6 +13,8 @@ from clients import Load, announce, ask, request
 from scripted import HELLO, NodeConnection, ScriptedNode, answer, wait_for
 from servers import Nginx, Router, Worker, better, needs_nginx
 
+pytestmark = pytest.mark.slow  # several processes for each test
+
 GET = request("foo.com")
 
 

@@ -359,6 +359,7 @@ def test_a_node_that_cannot_be_connected_to_is_marked_and_another_one_answers(ki
         assert any(f'unable to connect() to node "{dead}" (0 retries): ' in line for line in router.log)
 
 
+@pytest.mark.slow
 def test_a_connect_that_hangs_is_given_up_after_its_own_limit(tmp_path: Path) -> None:
     with OneRouter(connect_timeout=1, log=tmp_path / "log") as router, ScriptedNode() as node, Blackhole() as hole:
         serving(router, hole)
@@ -443,6 +444,7 @@ def test_a_node_that_said_nothing_is_not_asked_again_though_the_other_is_busy(tm
             sock.close()
 
 
+@pytest.mark.slow
 def test_a_node_that_fails_many_requests_at_once_is_marked_once(tmp_path: Path) -> None:
     with OneRouter(connect_timeout=1, log=tmp_path / "log") as router, Blackhole() as hole:
         serving(router, hole)
@@ -482,6 +484,7 @@ def test_with_retry_none_one_connect_is_all() -> None:
         assert router.wait_idle()["complaints"] == {"unconnected": 1, "unreachable": 1}
 
 
+@pytest.mark.slow
 def test_a_failed_node_is_tried_again_by_one_request_after_gracetime() -> None:
     dead = refused_address()
     with OneRouter(gracetime=1) as router, ScriptedNode() as node:
@@ -579,6 +582,7 @@ def test_after_its_first_byte_an_answer_is_never_begun_again() -> None:
 # Time limits.
 
 
+@pytest.mark.slow
 def test_a_node_that_hangs_is_left_after_the_timeout(place: Callable[[], str]) -> None:
     with OneRouter(place(), timeout=1) as router, ScriptedNode(hang, address=place()) as node:
         serving(router, node)
@@ -588,12 +592,14 @@ def test_a_node_that_hangs_is_left_after_the_timeout(place: Callable[[], str]) -
         assert router.wait_idle()["complaints"] == {"timeout": 1}
 
 
+@pytest.mark.slow
 def test_a_connection_that_moves_outlives_the_timeout() -> None:
     with OneRouter(timeout=1) as router, ScriptedNode(answer_slowly(b"abcdefg", 1, 0.5)) as node:
         serving(router, node)
         assert ask(router.address, GET) == b"abcdefg"
 
 
+@pytest.mark.slow
 def test_a_head_that_drips_is_closed_after_the_timeout(tmp_path: Path) -> None:
     with OneRouter(timeout=1, log=tmp_path / "log") as router, ScriptedNode() as node:
         serving(router, node)
