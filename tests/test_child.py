@@ -1,0 +1,111 @@
+"""What a router has yet to be told: one message for all that is news, whatever happened since it last read."""
+
+from typing import Any
+
+import gevent.event
+import pytest
+
+from router import child
+from router.child import Child
+from router.node import Node
+from router.pair import unpack_node
+from router.table import Change, Table
+
+
+class Unread(Child):
+    """A child without a process, which has got the table and reads nothing."""
+
+    def __init__(self) -> None:
+        self.table = Table(on_change=self.note_change, on_health=lambda endpoint: self.note_health(endpoint.address))
+        self.feed = self.table.feed("subscription")
+        self.news = gevent.event.Event()
+        self.told = True
+        self.keys = {}
+        self.health = {}
+        self.orders = {}
+        self.pid = 7
+        self.killed = 0
+        self.process = self  # type: ignore[assignment]  # `kill` is all that is asked of it
+
+    def kill(self) -> None:
+        self.killed += 1
+
+    def message(self) -> dict[str, Any]:
+        return self._news()
+
+
+@pytest.fixture
+def unread() -> Unread:
+    return Unread()
+
+
+def told(message: dict[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
+    """Key → (the nodes it holds, who has left), by address."""
+    return {key: ([unpack_node(n).address for n in nodes], left) for key, nodes, left in message.get("set", ())}
+
+
+def test_a_key_is_told_once_as_it_is_now(unread: Unread) -> None:
+    for port in (1, 2, 3):
+        unread.feed.announce("foo.com", Node(f":{port}"))
+    unread.feed.withdraw("foo.com", ":2")
+    assert told(unread.message()) == {"foo.com": ([":1", ":3"], [":2"])}
+    assert unread.message() == {}
+
+
+def test_one_that_left_and_came_back_is_told_as_both(unread: Unread) -> None:
+    unread.feed.announce("foo.com", Node(":1"))
+    unread.message()
+    unread.feed.withdraw("foo.com", ":1")
+    unread.feed.announce("foo.com", Node(":1"))
+    assert told(unread.message()) == {"foo.com": ([":1"], [":1"])}
+
+
+def test_a_key_that_is_gone_is_told_as_empty(unread: Unread) -> None:
+    unread.feed.announce("foo.com", Node(":1"))
+    unread.message()
+    unread.feed.withdraw("foo.com", ":1")
+    assert told(unread.message()) == {"foo.com": ([], [":1"])}
+
+
+def test_health_is_told_as_it_is_now(unread: Unread) -> None:
+    unread.feed.announce("foo.com", Node(":1"))
+    unread.feed.announce("foo.com", Node(":2"))
+    unread.message()
+    for address in (":1", ":2"):
+        unread.table.fail(unread.table.endpoints[address], out_until=30.0)
+    unread.feed.announce("foo.com", Node(":1"))
+    assert unread.message() == {"out": [":2"], "live": [":1"]}
+
+
+def test_a_failed_node_that_moves_to_another_key_is_told_to_be_in_turn_again(unread: Unread) -> None:
+    """The router may hear of the new key before it hears that the old one is gone, and keep its endpoint, still out."""
+    unread.feed.announce("old.com", Node(":1"))
+    unread.table.fail(unread.table.endpoints[":1"], out_until=30.0)
+    unread.message()
+    unread.feed.withdraw("old.com", ":1")
+    unread.feed.announce("new.com", Node(":1"))
+    assert unread.message()["live"] == [":1"]
+
+
+def test_announcements_that_change_nothing_are_not_told(unread: Unread) -> None:
+    unread.feed.announce("foo.com", Node(":1", load=1, last_check=100))
+    unread.message()
+    unread.feed.announce("foo.com", Node(":1", load=2, last_check=110))
+    assert unread.message() == {} and not unread.keys
+
+
+def test_before_the_table_was_sent_nothing_is_noted(unread: Unread) -> None:
+    unread.told = False
+    unread.feed.announce("foo.com", Node(":1"))
+    assert unread.message() == {}
+
+
+def test_one_that_reads_nothing_while_everything_changes_is_killed(
+    unread: Unread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "UNSENT_KEYS", 10)
+    for number in range(10):
+        unread.note_change(Change(f"{number}.com", "subscription"))
+    assert unread.killed == 0
+    unread.note_change(Change("one.more", "subscription"))
+    assert unread.killed == 1
