@@ -21,13 +21,12 @@ import gevent.subprocess
 
 from router.endpoint import OUT
 from router.options import Options
-from router.pair import Decoder, Message, encode, pack_node
+from router.pair import Message, encode, messages, pack_node
 from router.stats import Counts
 from router.table import Change, Table
 
 log = logging.getLogger("gfrouter")
 
-PAIR_CHUNK = 1 << 18  # bytes
 UNSENT_KEYS = 100_000  # that changed and were not read; about 20 MB
 
 
@@ -143,10 +142,8 @@ class Child:
         return message
 
     def read(self) -> None:
-        decoder = Decoder()
-        while data := self.pair.recv(PAIR_CHUNK):
-            for message in decoder.feed(data):
-                self._hear(message)
+        for message in messages(self.pair.recv):
+            self._hear(message)
 
     def _hear(self, message: Message) -> None:
         table = self.table

@@ -46,7 +46,6 @@ RESUMES = 16  # sessions a wake-up that move their next `TURN_BYTES`, for the sa
 SPARE = 32  # descriptors for all that is not a session
 
 SPEAKS_HTTP = "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)"
-
 GONE = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
 
@@ -128,16 +127,17 @@ class Engine:
             return self.close(session)
         if not registered:
             self.register(session.client_fd, READ)
-        head: bytes | bytearray = data
         if session.partial is not None:
             session.partial += data
-            head = session.partial
-        if len(head) >= HEADER and len(head) >= HEADER + head[1] + (head[2] << 8):
-            session.head = bytes(head)  # no copy on the straight path
-            session.size = HEADER + head[1] + (head[2] << 8)
-            session.partial = None
-            session.client_ready = len(data) == CHUNK
-            return self.route(session, session.head, session.size)
+        head = data if session.partial is None else session.partial
+        if len(head) >= HEADER:
+            size = HEADER + head[1] + (head[2] << 8)
+            if len(head) >= size:
+                session.head = bytes(head)  # no copy on the straight path
+                session.size = size
+                session.partial = None
+                session.client_ready = len(data) == CHUNK
+                return self.route(session, session.head, size)
         if looks_like_http(head):
             return self.refuse(session, "HTTP", SPEAKS_HTTP)
         if session.partial is None:
@@ -270,29 +270,29 @@ class Engine:
 
     # Ends.
 
-    def node_ended(self, session: Session, why: str) -> None:
+    def node_ended(self, session: Session) -> None:
         """The node's EOF or reset. Before its first byte it may be another node's turn."""
         if session.answered:
             self.finish(session)
         else:
-            member: Member = session.member  # type: ignore[assignment]
-            self.leave(session)
-            session.state = DETOUR
-            self.detours.unanswered(session, member, why)
+            self.detours.unanswered(session, self.detour(session))
 
     def unconnected(self, session: Session, error: int) -> None:
-        member: Member = session.member  # type: ignore[assignment]
-        self.leave(session)
-        session.state = DETOUR
-        self.detours.unconnected(session, member, error)
+        self.detours.unconnected(session, self.detour(session), error)
 
     def finish(self, session: Session) -> None:
         """All is answered. Closing on a client that still sends would reset it and might take the answer away."""
         if session.missing == 0 and not session.client_ready:
             return self.close(session)
+        self.detour(session)
+        self.detours.unfinished(session)
+
+    def detour(self, session: Session) -> Member:
+        """Let the node go, which is returned; the session is the detours' from here on."""
+        member: Member = session.member  # type: ignore[assignment]
         self.leave(session)
         session.state = DETOUR
-        self.detours.unfinished(session)
+        return member
 
     def refuse(self, session: Session, kind: str, text: str = "") -> None:
         """Close without an answer, as the fastrouter does; counted by `kind`, and logged where there is a text."""

@@ -1,4 +1,4 @@
-"""What the supervisor and a router say to each other: length-prefixed JSON over a socket pair. Sans-IO.
+"""What the supervisor and a router say to each other: length-prefixed JSON over a socket pair. No socket here.
 
 Down, one message for all that is news when the router reads:
     {"options": {...}, "listeners": [fd, ...]}             first, once
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from router.node import Node
@@ -26,6 +26,7 @@ from router.node import Node
 Message = dict[str, Any]
 
 LENGTH = struct.Struct("!I")  # bytes of the JSON text that follows
+CHUNK = 1 << 18  # bytes a read
 
 
 def encode(message: Message) -> bytes:
@@ -50,6 +51,19 @@ class Decoder:
             text = bytes(self._buffer[LENGTH.size : end])
             del self._buffer[:end]
             yield json.loads(text)
+
+
+def messages(recv: Callable[[int], bytes]) -> Iterator[Message]:
+    """What comes through `recv` (a socket's), until its end; a reset is an end as well."""
+    decoder = Decoder()
+    while True:
+        try:
+            data = recv(CHUNK)
+        except OSError:
+            return
+        if not data:
+            return
+        yield from decoder.feed(data)
 
 
 def pack_node(node: Node) -> list[Any]:

@@ -45,10 +45,10 @@ def relay_down(engine: Engine, session: Session) -> None:
                 data = recv(CHUNK)
             except BlockingIOError:
                 return
-            except OSError as error:
-                return engine.node_ended(session, error.strerror or str(error))
+            except OSError:
+                data = b""
             if not data:
-                return engine.node_ended(session, "closed")
+                return engine.node_ended(session)
             if not session.answered:
                 first_byte(session)
             member.tx += len(data)

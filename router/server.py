@@ -1,18 +1,17 @@
 """One router process: listeners, engine, and the copy of the table that the supervisor keeps up to date.
 
 Executed by the supervisor as `python -P -m router.server FD`, FD being this end of the pair (pair.py); everything else
-comes over it. Not monkey-patched (that takes `select.epoll` away), and deaf to the terminal's signals: it ends when it
-is told to, or when the pair does. A supervisor that is stuck changes nothing here; one that is gone ends this process
-after what is in flight.
+comes over it. Not monkey-patched (that takes `select.epoll` away), and started deaf to the terminal's signals
+(child.py): it ends when it is told to, or when the pair does. A supervisor that is stuck changes nothing here; one that
+is gone ends this process after what is in flight.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -26,13 +25,12 @@ from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
 from router.logs import log, log_to
 from router.options import Options
-from router.pair import Decoder, Message, encode, unpack_node
+from router.pair import Message, encode, messages, unpack_node
 from router.session import Detours
 from router.table import Table
 
 ACCEPT_PAUSE = 0.1  # seconds without accepting when the process is out of descriptors or memory
 HEAD_DRAIN = 1  # seconds for a head that has begun when a router stops; web servers send theirs at once
-PAIR_CHUNK = 1 << 18  # bytes
 
 
 class Acceptor(StreamServer):
@@ -177,11 +175,12 @@ class Router:
             log.info("[uWSGI fastrouter pid %d] %s", os.getpid(), what)
 
     def on_health(self, endpoint: Endpoint) -> None:
-        if not self.relayed and endpoint.state in (LIVE, OUT):
+        if self.relayed:
+            return
+        if endpoint.state in (LIVE, OUT):
             self.health[endpoint.address] = endpoint.state == LIVE
             self.news.set()
-        if not self.relayed:
-            self.go_cheap_or_not()
+        self.go_cheap_or_not()
 
     def write(self) -> None:
         """Tell the supervisor, all that is news at once; while it does not read, the latest replaces the older."""
@@ -199,25 +198,10 @@ class Router:
                 return  # it is gone, which the reader finds out as well
 
 
-def messages(pair: Any) -> Iterator[Message]:
-    """What comes down the pair, until its end."""
-    decoder = Decoder()
-    while True:
-        try:
-            data = pair.recv(PAIR_CHUNK)
-        except OSError:
-            return
-        if not data:
-            return
-        yield from decoder.feed(data)
-
-
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
     log_to(sys.stderr)
     pair = gevent.socket.socket(fileno=int(sys.argv[1]))
-    orders = messages(pair)
+    orders = messages(pair.recv)
     first = next(orders, None)
     if first is not None:
         router = Router(pair, Options.from_json(first["options"]), first["listeners"])

@@ -112,9 +112,9 @@ class Detours:
         """No connection to `member` came about; `error` is the errno."""
         gevent.spawn(self._connect_elsewhere, session, member, error)
 
-    def unanswered(self, session: Session, member: Member, why: str) -> None:
+    def unanswered(self, session: Session, member: Member) -> None:
         """`member` took the request and ended the connection before its first byte."""
-        gevent.spawn(self._ask_elsewhere, session, member, why)
+        gevent.spawn(self._ask_elsewhere, session, member)
 
     def unfinished(self, session: Session) -> None:
         """The answer is complete, and the client has more of its body to send."""
@@ -131,7 +131,7 @@ class Detours:
             return self._give_up(session, "unreachable", f"no node of {member.pool.key!r} could be connected to")
         self._connect(session, member)
 
-    def _ask_elsewhere(self, session: Session, member: Member, why: str) -> None:
+    def _ask_elsewhere(self, session: Session, member: Member) -> None:
         self.engine.complaints.count("unanswered")
         member.failures += 1
         repeatable = self.idempotent and not session.retried and not session.uploaded

@@ -37,7 +37,6 @@ STATS_SEND = 10  # seconds in which a reader takes its stats
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
-PAIR_CHUNK = 1 << 18  # bytes
 
 
 class Supervisor:

@@ -170,16 +170,16 @@ class Feed:
     def set(self, key: str, nodes: Iterable[Node]) -> None:
         """`nodes` are all that this source knows of `key`; none means that it has none for certain."""
         self.progress(key)
-        self._store(key, {node.address: node for node in nodes if self._connectable(node)})
+        self._store(key, nodes)
 
     def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
         """The same for every key at once: what is not named is gone."""
         self.progress()
         self.key_errors.clear()
         for key in [key for key in self.slices if key not in pools]:
-            self._store(key, {})
+            self._store(key, ())
         for key, nodes in pools.items():
-            self._store(key, {node.address: node for node in nodes if self._connectable(node)})
+            self._store(key, nodes)
 
     def announce(self, key: str, node: Node) -> None:
         """The node itself says that it is alive. The only verb that brings a refused endpoint back into turn."""
@@ -235,7 +235,8 @@ class Feed:
             return False
         return True
 
-    def _store(self, key: str, nodes: dict[str, Node]) -> None:
+    def _store(self, key: str, said: Iterable[Node]) -> None:
+        nodes = {node.address: node for node in said if self._connectable(node)}
         before = self.slices.pop(key, {})
         if nodes:
             self.slices[key] = nodes

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from router import net
+from router.child import deaf
 from router.node import Node
 from router.options import Options
 from router.pair import Decoder, Message, encode, pack_node
@@ -45,7 +46,7 @@ class OneRouter:
         self._log = log or Path(os.devnull)
         with theirs, open(self._log, "wb") as stream:
             argv = [sys.executable, "-P", "-m", "router.server", str(theirs.fileno())]
-            self.process = subprocess.Popen(argv, pass_fds=fds, stderr=stream, start_new_session=True)
+            self.process = subprocess.Popen(argv, pass_fds=fds, stderr=stream, start_new_session=True, preexec_fn=deaf)
         self.tell(options=Options(**options).to_json(), listeners=fds[1:])
 
     @property

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from gevent.server import StreamServer
 
 from clients import ask, read_to_end, request
 from one_router import OneRouter, refused_address
+from router.engine import ACCEPTS
 from router.node import Node
 from router.pair import encode
-from scripted import HELLO, ScriptedNode, answer_slowly, connect, hang, wait_for
+from scripted import HELLO, NodeConnection, ScriptedNode, answer_slowly, connect, hang, wait_for
 
 GET = request("foo.com")
 
@@ -114,18 +116,23 @@ def test_not_cheap_it_accepts_and_closes() -> None:
 
 
 def test_told_to_stop_it_takes_in_the_backlog_finishes_and_ends() -> None:
-    with OneRouter() as router, ScriptedNode(answer_slowly(b"abcd", 1, 0.2)) as node:
+    """More wait than one wake-up takes in, and the word to stop is there as early as they are."""
+    with OneRouter() as router, ScriptedNode(answer_slowly(b"abcd", 1, 0.1)) as node:
         router.table({"foo.com": [Node(node.address)]})
-        with connect(router.address) as begun, connect(router.address) as waiting:
+        with connect(router.address) as begun:
             begun.sendall(GET)
             assert begun.recv(1) == b"a"
             os.kill(router.process.pid, signal.SIGSTOP)
-            waiting.sendall(GET)
+            waiting = [connect(router.address) for _ in range(ACCEPTS + 40)]
+            for client in waiting:
+                client.sendall(GET)
             router.tell(stop=True)
             router.listeners[0].close()
             os.kill(router.process.pid, signal.SIGCONT)
             assert read_to_end(begun) == b"bcd"
-            assert read_to_end(waiting) == b"abcd"
+            assert [read_to_end(client) for client in waiting] == [b"abcd"] * len(waiting)
+            for client in waiting:
+                client.close()
         assert router.process.wait(10) == 0
 
 
@@ -141,22 +148,31 @@ def test_a_stop_waits_no_longer_than_drain_timeout() -> None:
 
 
 def test_with_the_supervisor_gone_it_closes_its_listener_finishes_and_ends() -> None:
-    with OneRouter() as router, ScriptedNode(answer_slowly(b"abcdef", 1, 0.2)) as node:
+    release = threading.Event()
+
+    def held(connection: NodeConnection) -> None:
+        connection.read_head()
+        connection.send(b"a")
+        release.wait(10)
+        connection.send(b"bcdef")
+
+    def refused() -> bool:
+        try:
+            connect(router.address).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with OneRouter() as router, ScriptedNode(held) as node:
         router.table({"foo.com": [Node(node.address)]})
         with connect(router.address) as client:
             client.sendall(GET)
             assert client.recv(1) == b"a"
             router.listeners[0].close()
             router.pair.shutdown(socket.SHUT_RDWR)
-
-            def refused() -> bool:
-                try:
-                    connect(router.address).close()
-                except ConnectionRefusedError:
-                    return True
-                return False
-
             wait_for(refused, "the listener to be closed")
+            assert router.process.poll() is None, "the request is still in flight"
+            release.set()
             assert read_to_end(client) == b"bcdef"
         assert router.process.wait(10) == 0
 
