@@ -5,7 +5,7 @@ slices. The same address from two sources is one member, described by the source
 leaves when the last source lets go of it.
 
 Nothing here does I/O, reads a clock or waits: under gevent each verb is atomic, so there are no locks. Whoever must act
-on a change (log lines, the routers' copies, cheap mode) is told through the two callbacks.
+on a change (log lines, the routers' copies, cheap mode) is told through the callbacks.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ class Change:
 
 
 class Table:
-    """Key → `Pool`, address → `Endpoint`. `on_change` hears of membership, `on_health` of endpoints' states."""
+    """Key → `Pool`, address → `Endpoint`. `on_change` hears of membership, `on_health` of endpoints' states.
+
+    `on_spoken` hears of each source that has given all that it can see, for the first time.
+    """
 
     def __init__(
         self,
         *,
         on_change: Callable[[Change], None] = lambda change: None,
         on_health: Callable[[Endpoint], None] = lambda endpoint: None,
+        on_spoken: Callable[[Feed], None] = lambda feed: None,
         randrange: Callable[[int], int] = randrange,
     ) -> None:
         self.pools: dict[str, Pool] = {}
@@ -53,6 +57,7 @@ class Table:
         self.feeds: list[Feed] = []
         self.on_change = on_change
         self.on_health = on_health
+        self.on_spoken = on_spoken
         self.randrange = randrange
 
     def feed(self, source: str) -> Feed:
@@ -164,6 +169,7 @@ class Feed:
         self.key_errors: dict[str, str] = {}  # the same for single keys
         self.errors = 0
         self.rejected: Counter[str] = Counter()
+        self.spoken = False  # has the source ever given all that it can see?
         self.progressed = 0  # verbs that brought news from the source; `supervise` watches it
         self._table = table
 
@@ -173,13 +179,16 @@ class Feed:
         self._store(key, nodes)
 
     def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
-        """The same for every key at once: what is not named is gone."""
+        """The same for every key at once: what is not named is gone. After it the source has spoken."""
         self.progress()
         self.key_errors.clear()
         for key in [key for key in self.slices if key not in pools]:
             self._store(key, ())
         for key, nodes in pools.items():
             self._store(key, nodes)
+        if not self.spoken:
+            self.spoken = True
+            self._table.on_spoken(self)
 
     def announce(self, key: str, node: Node) -> None:
         """The node itself says that it is alive. The only verb that brings a refused endpoint back into turn."""
