@@ -37,6 +37,7 @@ def count(engine: Engine, cheap: bool) -> Counts:
             pools[key] = [pool.hits, nodes]
     return {
         "active": engine.active,
+        "waiting": len(engine.room.keys),
         "requests": engine.requests,
         "cheap": cheap,
         "complaints": dict(engine.complaints.counted),
@@ -68,8 +69,12 @@ def snapshot(
     sources: Iterable[Feed],
     retired: Mapping[str, int],
     cwd: str,
+    warming: int,
 ) -> dict[str, Any]:
-    """The whole stats object. `routers` are (pid, last counts); `retired` the complaints counted by those that died."""
+    """The whole stats object. `routers` are (pid, last counts); `retired` the complaints counted by those that died.
+
+    `warming`: seconds for which requests for unknown keys may still wait.
+    """
     shares = [counts for _, counts in routers]
     complaints = Counter(retired)
     for counts in shares:
@@ -83,6 +88,8 @@ def snapshot(
         "active_sessions": sum(counts.get("active", 0) for counts in shares),
         "fastrouter": list(addresses),
         "subscriptions": [_pool(table, key, shares) for key in table.pools],
+        "warming": warming,
+        "waiting": sum(counts.get("waiting", 0) for counts in shares),
         "cheap": int(bool(shares) and all(counts.get("cheap", False) for counts in shares)),
         "routers": [
             {"pid": pid, "active_sessions": c.get("active", 0), "requests": c.get("requests", 0)} for pid, c in routers

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 from random import random
 from time import monotonic
 from typing import Any
@@ -29,7 +30,7 @@ from router.endpoint import LIVE, OUT, Endpoint
 from router.logs import log, log_change
 from router.options import Options
 from router.source import Source, supervise
-from router.table import Change, Table
+from router.table import Change, Feed, Table
 
 COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at most
 STATS_READERS = 64  # at once; a slow one costs a greenlet
@@ -58,8 +59,9 @@ class Supervisor:
         self.listeners = listeners
         self.sources = sources
         self.log_fd = log_fd
-        self.table = Table(on_change=self.on_change, on_health=self.on_health)
+        self.table = Table(on_change=self.on_change, on_health=self.on_health, on_spoken=self.on_spoken)
         self.feeds = [self.table.feed(source.name) for source in sources]
+        self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.routers: list[Child] = []
         self.retired: Counter[str] = Counter()
         self.addresses = addresses
@@ -81,6 +83,9 @@ class Supervisor:
             StreamServer(self.stats_listener, self.serve_stats, spawn=gevent.pool.Pool(STATS_READERS)).start()
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
+        if self.warming_left():
+            names = ", ".join(feed.source for feed in self.feeds)
+            log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
         keepers = [gevent.spawn(self.keep, number) for number in range(1, self.options.processes + 1)]
         discoveries = [
             gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
@@ -124,7 +129,7 @@ class Supervisor:
         deaths = 0
         while not self.stopping.is_set():
             try:
-                router = Child(self.table, self.options, self.listeners, self.log_fd)
+                router = Child(self.table, self.options, self.listeners, self.log_fd, self.warming_left)
             except (OSError, gevent.subprocess.SubprocessError) as error:
                 # Short of memory or descriptors, or the interpreter is being replaced: later may be better.
                 log.error("cannot start uWSGI fastrouter %d: %s", number, error)
@@ -146,6 +151,17 @@ class Supervisor:
             deaths = 0 if monotonic() - router.born > RESPAWN_CALM else deaths + 1
             delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
             self.stopping.wait(delay * (0.5 + random()))
+
+    # Warming: a router ends it by itself when the time is over, and is told when every source has spoken before that.
+
+    def warming_left(self) -> float:
+        """Seconds for which a request for an unknown key may still wait for a source to name it."""
+        return 0.0 if all(feed.spoken for feed in self.feeds) else max(0.0, self.warm_at - monotonic())
+
+    def on_spoken(self, _feed: Feed) -> None:
+        if not self.warming_left():
+            for router in self.routers:
+                router.order(warming=0)
 
     # What changes.
 
@@ -175,6 +191,7 @@ class Supervisor:
             sources=self.feeds,
             retired=self.retired,
             cwd=self.cwd,
+            warming=ceil(self.warming_left()),
         )
 
     def serve_stats(self, client: Any, _address: Any) -> None:

@@ -169,6 +169,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "vacuum": ("true", True),
     "timeout": ("7", 7),
     "cheap": ("true", True),
+    "warm_timeout": ("0", 0),
     "subscription_tolerance": ("19", 19),
     "connect_timeout": ("2", 2),
     "max_retries": ("5", 5),
