@@ -33,7 +33,7 @@ from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementE
 from discovery.quota import Quota
 from router import net
 from router.address import AddressError, Inet, name_of, parse_node
-from router.table import Feed
+from router.feed import Feed
 from router.uwsgi import printable
 
 LARGEST_TOLERANCE = 86_400  # seconds; beyond a day a typing error is likelier than a wish

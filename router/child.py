@@ -37,10 +37,21 @@ def deaf() -> None:
 
 
 class Child:
-    """One router process, started when this is made. OSError where that cannot be done."""
+    """One router process, started when this is made. OSError where that cannot be done.
 
-    def __init__(self, table: Table, options: Options, listeners: Sequence[socket.socket], log_fd: int) -> None:
+    `warming_left` gives the seconds for which a request for an unknown key may still wait.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        options: Options,
+        listeners: Sequence[socket.socket],
+        log_fd: int,
+        warming_left: Callable[[], float],
+    ) -> None:
         self.table = table
+        self.warming_left = warming_left
         self.pair, theirs = socket.socketpair()
         fds = [listener.fileno() for listener in listeners]  # now: a stop may close them while the process starts
         with theirs:
@@ -126,7 +137,8 @@ class Child:
     def _whole_table(self) -> Message:
         table = self.table
         pools = {key: list(map(pack_node, table.nodes(key))) for key in table.pools}
-        return {"pools": pools, "out": [endpoint.address for endpoint in table.out]}
+        out = [endpoint.address for endpoint in table.out]
+        return {"pools": pools, "out": out, "warming": self.warming_left()}
 
     def _news(self) -> Message:
         table = self.table

@@ -5,7 +5,7 @@ which decides in greenlets and hands the session back by `connect` or `close`. R
 node is let go, so that the counts of requests in flight come back to zero.
 
     HEAD ──head whole──▶ CONNECT ──first send accepted──▶ RELAY ──node's EOF, all flushed──▶ CLOSED
-                          │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
+    └▶ WAIT (waiting.py)  │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
                           ▼  └──────────────── DETOUR ◀────┘
         The client's EOF, at any moment, ends the session: ──▶ CLOSED
 
@@ -29,15 +29,15 @@ from socket import MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_STREAM
 from time import time
 from typing import Any
 
-from router.address import name_of
 from router.endpoint import LIVE, TRYING
 from router.key import find_key
-from router.logs import Complaints
+from router.logs import Complaints, peer_name
 from router.pool import Member
 from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
-from router.session import CLOSED, CONNECT, DETOUR, HEAD, RELAY, Detours, Session
+from router.session import CLOSED, CONNECT, DETOUR, HEAD, RELAY, WAIT, Detours, Session
 from router.table import Table
 from router.uwsgi import HEADER, PacketError, looks_like_http, printable
+from router.waiting import WaitingRoom
 
 log = logging.getLogger("gfrouter")
 
@@ -66,6 +66,7 @@ class Engine:
         connect_timeout: int,
         wake: Callable[[], None],
         detours: Callable[[Engine], Detours],
+        room: Callable[[Engine], WaitingRoom],
     ) -> None:
         self.table = table
         self.pools = table.pools
@@ -75,6 +76,7 @@ class Engine:
         self.detours = detours(self)
         self.active = 0  # sessions
         self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
+        self.room = room(self)
         self.requests = 0  # that reached a node
         self.complaints = Complaints()
         self.tick = 0
@@ -158,10 +160,9 @@ class Engine:
             return self.refuse(session, "no key", "no UWSGI_FASTROUTER_KEY, HTTP_HOST or SERVER_NAME in the vars")
         pool = self.pools.get(str(key, "utf-8", "surrogateescape"))
         if pool is None:
-            return self.refuse(session, "unknown key")
+            return self.unknown(session, key)
         pool.hits += 1
-        member = pool.pick(pool)
-        if member is None:
+        if (member := pool.pick(pool)) is None:
             return self.refuse(session, "no node")
         self.connect(session, member)
 
@@ -271,6 +272,13 @@ class Engine:
 
     # Ends.
 
+    def unknown(self, session: Session, key: bytes) -> None:
+        """Nobody serves this key. Where somebody may soon, the session waits for that."""
+        if refusal := self.room.refusal:
+            return self.refuse(session, refusal)
+        session.state = WAIT
+        self.room.enter(session, str(key, "utf-8", "surrogateescape"))
+
     def node_ended(self, session: Session) -> None:
         """The node's EOF or reset. Before its first byte it may be another node's turn."""
         if session.answered:
@@ -306,10 +314,10 @@ class Engine:
         self.refuse(session, "internal error")
 
     def leave(self, session: Session) -> None:
-        """Let the node go."""
+        """Let the node go, or the place in the waiting room."""
         member = session.member
         if member is None:
-            return
+            return self.room.forget(session)
         session.member = None
         member.in_flight -= 1
         member.endpoint.in_flight -= 1
@@ -390,11 +398,3 @@ class Engine:
         elif session.state == RELAY and age > self.timeout:
             address = printable(session.member.endpoint.address)  # type: ignore[union-attr]
             self.refuse(session, "timeout", f"nothing moved for {self.timeout} s, at node {address}")
-
-
-def peer_name(client: socket) -> str:
-    """Who it is, for a log line."""
-    try:
-        return name_of(client.getpeername()) or "on a unix socket"
-    except OSError:
-        return "(gone)"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from router.address import name_of
 from router.key import djb33x
 from router.table import Change
 from router.uwsgi import printable
+
+if TYPE_CHECKING:
+    from _socket import socket
 
 log = logging.getLogger("gfrouter")
 
@@ -40,6 +44,14 @@ def log_change(change: Change) -> None:
     if not subscribed:
         for member in change.left:
             log.info("%s - %s (%s)", key, printable(member.endpoint.address), change.source)
+
+
+def peer_name(client: socket) -> str:
+    """Who it is, for a log line."""
+    try:
+        return name_of(client.getpeername()) or "on a unix socket"
+    except OSError:
+        return "(gone)"
 
 
 class Complaints:

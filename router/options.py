@@ -126,6 +126,12 @@ class Options:
         "accept nothing while no node is known",
         plain="cheap",
     )  # fmt: skip
+    warm_timeout: int = option(
+        10, seconds, REQUESTS, "SECONDS",
+        "let a request for an unknown key wait so long after the start, unless every source of nodes has spoken "
+        "before; 0 = refuse it at once",
+        plain="warm-timeout",
+    )  # fmt: skip
     subscription_tolerance: int = option(
         17, seconds_from_1, FAILURES, "SECONDS",
         "drop a node that has not announced itself for so long",

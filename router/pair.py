@@ -3,6 +3,7 @@
 Down, one message for all that is news when the router reads:
     {"options": {...}, "listeners": [fd, ...]}             first, once
     {"pools": {key: [node, ...], ...}}                     second, once: the whole table; the router accepts after it
+    {"warming": seconds}                                   with the table: so long unknown keys may wait; 0: no longer
     {"set": [[key, [node, ...], [address, ...]], ...]}     keys that changed, what they hold, and who has left
     {"out": [address, ...], "live": [address, ...]}        endpoints out of turn, or in it again
     {"count": N}                                           asks for the counters

@@ -27,7 +27,8 @@ from router.logs import log, log_to
 from router.options import Options
 from router.pair import Message, encode, messages, unpack_node
 from router.session import Detours
-from router.table import Table
+from router.table import Change, Table
+from router.waiting import WaitingRoom
 
 ACCEPT_PAUSE = 0.1  # seconds without accepting when the process is out of descriptors or memory
 HEAD_DRAIN = 1  # seconds for a head that has begun when a router stops; web servers send theirs at once
@@ -65,10 +66,10 @@ class Router:
     def __init__(self, pair: Any, options: Options, listeners: Sequence[int]) -> None:
         self.pair = pair
         self.options = options
-        self.table = Table(on_health=self.on_health)
+        self.table = Table(on_change=self.on_change, on_health=self.on_health)
         self.feed = self.table.feed("supervisor")
         loop = gevent.get_hub().loop
-        wake = loop.timer(0.0)
+        wake, wake_room = loop.timer(0.0), loop.timer(0.0)
         self.engine = Engine(
             self.table,
             timeout=options.timeout,
@@ -81,6 +82,7 @@ class Router:
                 retry=options.retry,
                 quiet=options.quiet,
             ),
+            room=lambda engine: WaitingRoom(engine, wake=lambda: wake_room.start(engine.room.serve)),
         )
         self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd in listeners]
         self.batches = loop.io(self.engine.fileno(), 1)
@@ -115,6 +117,7 @@ class Router:
             for acceptor in self.acceptors:
                 while acceptor.take_in():
                     pass
+        self.engine.room.close()  # what waits there, waits for a word that will not come
         self.serving = False
         self.stopping.set()
 
@@ -149,6 +152,8 @@ class Router:
             if endpoint := self.table.endpoints.get(address):
                 self.table.restore(endpoint)
         self.relayed = False
+        if "warming" in message:
+            self.warm(message["warming"])
         self.serving |= "pools" in message
         self.go_cheap_or_not()
         if "count" in message:
@@ -157,7 +162,19 @@ class Router:
         if message.get("stop"):
             self.stop(drain=True)
 
+    def warm(self, left: float) -> None:
+        """Let requests for unknown keys wait for `left` seconds; 0 ends that. A stuck supervisor prolongs nothing."""
+        if left > 0:
+            self.engine.room.open()
+            gevent.spawn_later(left, self.engine.room.close)
+        else:
+            self.engine.room.close()
+
     # What happens here.
+
+    def on_change(self, change: Change) -> None:
+        if change.opened:
+            self.engine.room.call(change.key)
 
     def go_cheap_or_not(self) -> None:
         """Accept while there is a node to ask; a router that is not cheap always accepts."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gfrouter")
 
-HEAD, CONNECT, RELAY, DETOUR, CLOSED = range(5)  # engine.py draws the ways between them
+HEAD, WAIT, CONNECT, RELAY, DETOUR, CLOSED = range(6)  # engine.py draws the ways between them
 
 # Not the node's fault, which is not marked: the backlog of its unix socket is full, or the trouble is our own.
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})

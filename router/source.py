@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from greenlet import GreenletExit
 
 if TYPE_CHECKING:
-    from router.table import Feed
+    from router.feed import Feed
 
 # Seconds. The n-th wait in a row is drawn from LEAST_WAIT to FIRST_WAIT * 2**(n-1), at most LONGEST_WAIT:
 # full jitter, so that a thousand routers do not come back to a restarted Consul in step.
@@ -39,8 +39,11 @@ class Source(Protocol):
 
     A source may start to look when it is made, as by binding a socket, so that what can never work stops the
     start; it writes to no feed before `run`. It should first give all that it can see, and then each change;
-    it need not make sure that a change is one. One object is run by one greenlet at a time, and may be run
-    again after it has raised: what it must remember from one run to the next, it keeps itself.
+    it need not make sure that a change is one. One that can see all at once gives that by `feed.replace`, even
+    if it is nothing: it has spoken then, and a router that is warming waits for it no longer. One that hears of
+    one node after the other never says that, and is waited for until `warm-timeout`. One object is run by one
+    greenlet at a time, and may be run again after it has raised: what it must remember from one run to the next,
+    it keeps itself.
     """
 
     name: str

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from router import __version__
 from router.endpoint import OUT
+from router.feed import Feed
 from router.key import djb33x
 from router.pool import Member
-from router.table import Feed, Table
+from router.table import Table
 
 if TYPE_CHECKING:
     from router.engine import Engine  # needs select.epoll, which the supervisor's monkey patch takes away
@@ -37,6 +38,7 @@ def count(engine: Engine, cheap: bool) -> Counts:
             pools[key] = [pool.hits, nodes]
     return {
         "active": engine.active,
+        "waiting": len(engine.room.keys),
         "requests": engine.requests,
         "cheap": cheap,
         "complaints": dict(engine.complaints.counted),
@@ -68,8 +70,12 @@ def snapshot(
     sources: Iterable[Feed],
     retired: Mapping[str, int],
     cwd: str,
+    warming: int,
 ) -> dict[str, Any]:
-    """The whole stats object. `routers` are (pid, last counts); `retired` the complaints counted by those that died."""
+    """The whole stats object. `routers` are (pid, last counts); `retired` the complaints counted by those that died.
+
+    `warming`: seconds for which requests for unknown keys may still wait.
+    """
     shares = [counts for _, counts in routers]
     complaints = Counter(retired)
     for counts in shares:
@@ -83,6 +89,8 @@ def snapshot(
         "active_sessions": sum(counts.get("active", 0) for counts in shares),
         "fastrouter": list(addresses),
         "subscriptions": [_pool(table, key, shares) for key in table.pools],
+        "warming": warming,
+        "waiting": sum(counts.get("waiting", 0) for counts in shares),
         "cheap": int(bool(shares) and all(counts.get("cheap", False) for counts in shares)),
         "routers": [
             {"pid": pid, "active_sessions": c.get("active", 0), "requests": c.get("requests", 0)} for pid, c in routers

@@ -14,6 +14,7 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
+from math import ceil
 from random import random
 from time import monotonic
 from typing import Any
@@ -27,6 +28,7 @@ from gevent.server import StreamServer
 from router import stats
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
+from router.feed import Feed
 from router.logs import log, log_change
 from router.options import Options
 from router.resolver import Resolver
@@ -61,11 +63,11 @@ class Supervisor:
         self.listeners = listeners
         self.sources = sources
         self.log_fd = log_fd
-        self.table = Table(
-            on_change=self.on_change, on_health=self.on_health, on_name=lambda name: self.resolver.notice(name)
-        )
+        self.table = Table(on_change=self.on_change, on_health=self.on_health, on_spoken=self.on_spoken)
         self.resolver = Resolver(self.table)
+        self.table.on_name = self.resolver.notice
         self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in sources]
+        self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.routers: list[Child] = []
         self.retired: Counter[str] = Counter()
         self.addresses = addresses
@@ -87,6 +89,9 @@ class Supervisor:
             StreamServer(self.stats_listener, self.serve_stats, spawn=gevent.pool.Pool(STATS_READERS)).start()
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
+        if self.warming_left():
+            names = ", ".join(feed.source for feed in self.feeds)
+            log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
         keepers = [gevent.spawn(self.keep, number) for number in range(1, self.options.processes + 1)]
         resolver = gevent.spawn(self.resolver.run)
         discoveries = [
@@ -131,7 +136,8 @@ class Supervisor:
         deaths = 0
         while not self.stopping.is_set():
             try:
-                router = Child(self.table, self.options, self.listeners[number - 1], self.log_fd)
+                listeners = self.listeners[number - 1]
+                router = Child(self.table, self.options, listeners, self.log_fd, self.warming_left)
             except (OSError, gevent.subprocess.SubprocessError) as error:
                 # Short of memory or descriptors, or the interpreter is being replaced: later may be better.
                 log.error("cannot start uWSGI fastrouter %d: %s", number, error)
@@ -153,6 +159,17 @@ class Supervisor:
             deaths = 0 if monotonic() - router.born > RESPAWN_CALM else deaths + 1
             delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
             self.stopping.wait(delay * (0.5 + random()))
+
+    # Warming: a router ends it by itself when the time is over, and is told when every source has spoken before that.
+
+    def warming_left(self) -> float:
+        """Seconds for which a request for an unknown key may still wait for a source to name it."""
+        return 0.0 if all(feed.spoken for feed in self.feeds) else max(0.0, self.warm_at - monotonic())
+
+    def on_spoken(self, _feed: Feed) -> None:
+        if not self.warming_left():
+            for router in self.routers:
+                router.order(warming=0)
 
     # What changes.
 
@@ -182,6 +199,7 @@ class Supervisor:
             sources=self.feeds,
             retired=self.retired,
             cwd=self.cwd,
+            warming=ceil(self.warming_left()),
         )
 
     def serve_stats(self, client: Any, _address: Any) -> None:

@@ -6,27 +6,23 @@ leaves when the last source lets go of it. A node whose address holds a host nam
 has addresses; which ones those are, somebody else finds out (resolver.py) and says by `resolve`.
 
 Nothing here does I/O, reads a clock or waits: under gevent each verb is atomic, so there are no locks. Whoever must act
-on a change (log lines, the routers' copies, cheap mode) is told through the two callbacks.
+on a change (log lines, the routers' copies, cheap mode) is told through the callbacks.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import randrange
 
-from router.address import AddressError, HostName, parse_node
+from router.address import HostName, parse_node
 from router.endpoint import LIVE, OUT, TRIAL, Endpoint
+from router.feed import Feed
 from router.node import Node
 from router.pool import Member, Pool
 
-log = logging.getLogger("gfrouter")
-
 UNLIMITED = 2**63
-MOST_NAMES = 1000  # host names in a table, as each is looked up again and again
-MOST_ADDRESSES = 256  # of one name
+MOST_ADDRESSES = 256  # of one host name
 
 
 @dataclass(slots=True)
@@ -55,7 +51,8 @@ class Change:
 class Table:
     """Key → `Pool`, address → `Endpoint`, and the host names that stand for addresses.
 
-    `on_change` hears of membership, `on_health` of endpoints' states, `on_name` of each new host name.
+    `on_change` hears of membership, `on_health` of endpoints' states, `on_name` of each new host name, `on_spoken` of
+    each source that has given all that it can see, for the first time.
     """
 
     def __init__(
@@ -64,6 +61,7 @@ class Table:
         on_change: Callable[[Change], None] = lambda change: None,
         on_health: Callable[[Endpoint], None] = lambda endpoint: None,
         on_name: Callable[[str], None] = lambda address: None,
+        on_spoken: Callable[[Feed], None] = lambda feed: None,
         randrange: Callable[[int], int] = randrange,
     ) -> None:
         self.pools: dict[str, Pool] = {}
@@ -75,6 +73,7 @@ class Table:
         self.on_change = on_change
         self.on_health = on_health
         self.on_name = on_name
+        self.on_spoken = on_spoken
         self.randrange = randrange
 
     def feed(self, source: str, max_keys: int = UNLIMITED, max_nodes: int = UNLIMITED) -> Feed:
@@ -133,19 +132,23 @@ class Table:
         before, known.addresses = known.addresses, tuple(dict.fromkeys(addresses))[:MOST_ADDRESSES]
         for key in list(known.keys):
             said_by = next(feed.source for feed in self.feeds if name in feed.slices.get(key, ()))
-            self._settle(key, dict.fromkeys((*before, *known.addresses)), said_by)
+            self._merge(key, dict.fromkeys((*before, *known.addresses)), said_by)
+
+    def expect_name(self, address: str) -> None:
+        """A feed is about to say something of this address with a host name, which nobody has said before."""
+        self.names[address] = Name()
 
     def targets(self, address: str) -> tuple[str, ...]:
         """The numeric addresses that an announced one stands for."""
         known = self.names.get(address)
         return (address,) if known is None else known.addresses
 
-    def _settle_said(self, key: str, addresses: Iterable[str], source: str) -> None:
-        """As `_settle`, of addresses as sources say them."""
+    def settle(self, key: str, addresses: Iterable[str], source: str) -> None:
+        """Feeds say something new of these addresses, in the sources' words: bring the members of `key` in line."""
         targets: dict[str, None] = {}
         for address in addresses:
             targets.update(dict.fromkeys(self._follow(key, address)))
-        self._settle(key, targets, source)
+        self._merge(key, targets, source)
 
     def _follow(self, key: str, address: str) -> tuple[str, ...]:
         """What `address` stands for; if it holds a host name, its use by `key` begins or ends here."""
@@ -181,7 +184,7 @@ class Table:
                     return replace(said[name], address=address, host=name)
         return None
 
-    def _settle(self, key: str, addresses: Iterable[str], source: str) -> None:
+    def _merge(self, key: str, addresses: Iterable[str], source: str) -> None:
         """Bring the members of `key` at these numeric addresses in line with what the slices say now."""
         change = Change(key, source)
         pool = self.pools.get(key)
@@ -228,127 +231,3 @@ class Table:
             del self.endpoints[endpoint.address]
             self.out.discard(endpoint)
         return member
-
-
-class Feed:
-    """One source's slice of the table, and the only thing a source gets to see of it. Keys are text.
-
-    Verbs never block. What the caller passes must not be changed by it afterwards. A node whose address nobody could
-    connect to, or one too many, is dropped, counted and logged; it costs neither the other nodes nor an exception.
-    """
-
-    def __init__(self, table: Table, source: str, max_keys: int, max_nodes: int) -> None:
-        self.source = source
-        self.max_keys = max_keys
-        self.max_nodes = max_nodes
-        self.slices: dict[str, dict[str, Node]] = {}
-        self.size = 0  # nodes in all slices
-        self.error: str | None = None  # why the source cannot see; None while it can
-        self.key_errors: dict[str, str] = {}  # the same for single keys
-        self.errors = 0
-        self.rejected: Counter[str] = Counter()
-        self.progressed = 0  # verbs that brought news from the source; `supervise` watches it
-        self._table = table
-
-    def set(self, key: str, nodes: Iterable[Node]) -> None:
-        """`nodes` are all that this source knows of `key`; none means that it has none for certain."""
-        self.progress(key)
-        self._store(key, nodes)
-
-    def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
-        """The same for every key at once: what is not named is gone."""
-        self.progress()
-        self.key_errors.clear()
-        for key in [key for key in self.slices if key not in pools]:
-            self._store(key, ())
-        for key, nodes in pools.items():
-            self._store(key, nodes)
-
-    def announce(self, key: str, node: Node) -> bool:
-        """The node itself says that it is alive. The only verb that brings a refused endpoint back into turn.
-
-        False where the node was dropped.
-        """
-        self.progress(key)
-        said = self.slices.get(key, {})
-        if node.address not in said:
-            if not self._admits(key, node.address, said):
-                return False
-            self.slices[key] = said
-            self.size += 1
-        said[node.address] = node
-        self._table._settle_said(key, (node.address,), self.source)
-        for address in self._table.targets(node.address):
-            endpoint = self._table.endpoints[address]
-            if endpoint.state != LIVE:
-                self._table.restore(endpoint)
-        return True
-
-    def withdraw(self, key: str, address: str) -> None:
-        """This source no longer vouches for the node. Unknown ones are ignored."""
-        self.progress(key)
-        nodes = self.slices.get(key, {})
-        if nodes.pop(address, None) is not None:
-            self.size -= 1
-            if not nodes:
-                del self.slices[key]
-            self._table._settle_said(key, (address,), self.source)
-
-    def fail(self, error: object, key: str | None = None) -> None:
-        """The source cannot see (this key). Its nodes stay in service as they are."""
-        self.errors += 1
-        text = str(error) or type(error).__name__
-        if key is None:
-            self.error = text
-        else:
-            self.key_errors[key] = text
-
-    def reject(self, reason: str, detail: str = "", times: int = 1) -> None:
-        """Entries that were malformed, or too many, were dropped. Counted by `reason`, a few fixed words; logged ever
-        more rarely.
-        """
-        before = self.rejected[reason]
-        self.rejected[reason] = count = before + times
-        if not before or len(str(count)) > len(str(before)):  # the first one, then whenever there is a digit more
-            again = f" ({count} of this kind so far)" if count > 1 else ""
-            log.warning("%s: dropped, %s%s%s", self.source, reason, detail and f": {detail}", again)
-
-    def progress(self, key: str | None = None) -> None:
-        """The source can see (this key). Every verb but `fail` and `reject` says so."""
-        self.progressed += 1
-        self.error = None
-        if key is not None:
-            self.key_errors.pop(key, None)
-
-    def _admits(self, key: str, address: str, said: Mapping[str, Node]) -> bool:
-        """Whether `key`, of which `said` is kept so far, may have a node at `address`."""
-        table = self._table
-        if not said and key not in self.slices and len(self.slices) >= self.max_keys:
-            self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
-        elif self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
-            self.reject("too many nodes", f"{self.max_nodes} are kept, and {address!r} would be one more")
-        elif address in table.endpoints or address in table.names:
-            return True
-        else:
-            try:
-                if not isinstance(parse_node(address), HostName):
-                    return True
-                if len(table.names) < MOST_NAMES:
-                    table.names[address] = Name()  # now, as one verb may bring many; it is used as soon as they are in
-                    return True
-                self.reject("too many host names", f"{MOST_NAMES} are kept, and {address!r} would be one more")
-            except AddressError as error:
-                self.reject("bad node address", str(error))
-        return False
-
-    def _store(self, key: str, nodes: Iterable[Node]) -> None:
-        said: dict[str, Node] = {}
-        for node in list(nodes):  # a source that breaks off in between must leave nothing behind
-            if node.address in said or self._admits(key, node.address, said):
-                said[node.address] = node
-        before = self.slices.pop(key, {})
-        self.size += len(said) - len(before)
-        if said:
-            self.slices[key] = said
-        # A dict and not a set keeps the order in which the source named them: the log reads the same each time.
-        self._table._settle_said(key, dict.fromkeys([*before, *said]), self.source)

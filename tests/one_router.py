@@ -56,9 +56,10 @@ class OneRouter:
     def tell(self, **message: Any) -> None:
         self.pair.sendall(encode(message))
 
-    def table(self, pools: dict[str, list[Node]], out: list[str] | None = None) -> None:
-        """The whole table; returns when the router accepts (or, in cheap mode, would)."""
-        self.tell(pools={key: [pack_node(node) for node in nodes] for key, nodes in pools.items()}, out=out or [])
+    def table(self, pools: dict[str, list[Node]], out: list[str] | None = None, warming: float = 0) -> None:
+        """The whole table; returns when the router accepts (or, in cheap mode, would). `warming` in seconds."""
+        packed = {key: [pack_node(node) for node in nodes] for key, nodes in pools.items()}
+        self.tell(pools=packed, out=out or [], warming=warming)
         self.counts()
 
     def set(self, key: str, nodes: list[Node], left: list[str] | None = None) -> None:

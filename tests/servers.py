@@ -39,7 +39,7 @@ FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
 UWSGI = Path(sys.executable).with_name("uwsgi")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 CORE = {"ini", "shared_socket", "subscription_tolerance", "vacuum"}  # options without fastrouter- before them
-OURS_ALONE = {"connect_timeout", "retry"}  # options that uWSGI does not have
+OURS_ALONE = {"connect_timeout", "retry", "warm_timeout"}  # options that uWSGI does not have
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.
@@ -182,7 +182,8 @@ class Process:
 class Router(Process):
     """gfrouter with plain options: `Router(timeout=2, processes=2, cheap=True)`, a list repeats an option.
 
-    With `ini` nothing is added to what the file says; tell its addresses by `address=` and so on.
+    A request for an unknown key is refused at once, unless a `warm_timeout` is given. With `ini` nothing is added to
+    what the file says; tell its addresses by `address=` and so on.
     """
 
     def __init__(
@@ -206,6 +207,7 @@ class Router(Process):
                 "listen": self.address,
                 "subscription_server": self.subscriptions,
                 "stats": self.stats_address,
+                "warm_timeout": 0,
                 **options,
             }
         super().__init__(*ROUTER_COMMAND, *words, *as_words(options), cwd=cwd, env=env)

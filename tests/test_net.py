@@ -16,7 +16,6 @@ import pytest
 from router import net
 from router.address import AddressError
 
-
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 ELSEWHERE = "203.0.113.1:0"  # RFC 5737: an address for documentation, which no machine has
 

@@ -11,9 +11,10 @@ from greenlet import GreenletExit
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.feed import Feed
 from router.node import Node
 from router.source import FIRST_WAIT, LEAST_WAIT, LONGEST_WAIT, STEADY, Source, supervise, wait_before
-from router.table import Feed, Table
+from router.table import Table
 
 Run = Callable[[Feed], None]
 

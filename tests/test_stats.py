@@ -20,7 +20,7 @@ def a_table() -> Table:
 def shown(table: Table, *shares: dict[str, Any]) -> dict[str, Any]:
     routers = [(1000 + number, share) for number, share in enumerate(shares)]
     found = stats.snapshot(
-        table, routers, addresses=["127.0.0.1:3031"], sources=table.feeds, retired={"no key": 1}, cwd="/"
+        table, routers, addresses=["127.0.0.1:3031"], sources=table.feeds, retired={"no key": 1}, cwd="/", warming=7
     )
     return json.loads(json.dumps(found))
 
@@ -31,6 +31,7 @@ def share(
     nodes = {":1": [requests, 10 * requests, 20 * requests, ref, 1, list(notes)]}
     return {
         "active": ref,
+        "waiting": 2,
         "requests": requests,
         "cheap": cheap,
         "complaints": {"no key": 2},
@@ -53,6 +54,7 @@ def test_shares_add_up() -> None:
     assert (first["weight"], first["load"], first["last_check"]) == (2, 3, 100)
     assert (second["name"], second["requests"]) == (":2", 0)
     assert found["active_sessions"] == 1
+    assert (found["waiting"], found["warming"]) == (4, 7)
     assert found["complaints"] == {"no key": 5}
     assert [(router["pid"], router["requests"]) for router in found["routers"]] == [(1000, 3), (1001, 4)]
 

@@ -273,7 +273,8 @@ def test_the_terminals_ctrl_c_while_routers_start_is_the_supervisors_alone() -> 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_standard_descriptors_that_came_closed_are_not_taken_by_sockets(closed: str, tmp_path: Path) -> None:
     address, server = free_address(), free_address()
-    command = [sys.executable, "-P", "-m", "router", "--listen", address, "--subscription-server", server]
+    words = ["--listen", address, "--subscription-server", server, "--warm-timeout", "0"]
+    command = [sys.executable, "-P", "-m", "router", *words]
     with Process("sh", "-c", f'exec "$@" {closed}', "sh", *command), ScriptedNode() as node:
 
         def served() -> bool:

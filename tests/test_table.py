@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from router.endpoint import LIVE, OUT
+from router.feed import Feed
 from router.node import Node
 from router.pool import Member
-from router.table import Change, Feed, Table
+from router.table import Change, Table
 
 
 class Recorded:
@@ -92,6 +93,23 @@ def test_replace_drops_what_it_does_not_name(recorded: Recorded) -> None:
     assert recorded.addresses("bar.com") == [":2", ":3"]
     feed.replace({})
     assert recorded.table.pools == {}
+
+
+def test_a_source_has_spoken_when_it_has_given_everything_and_that_is_told_once() -> None:
+    told: list[tuple[str, list[str]]] = []
+    table = Table(on_spoken=lambda feed: told.append((feed.source, list(table.pools))))
+    consul, heard = table.feed("consul"), table.feed("subscription")
+    for feed in (consul, heard):
+        feed.announce("foo.com", Node(":1"))
+        feed.set("foo.com", [Node(":1")])
+        feed.withdraw("foo.com", ":1")
+        feed.fail("cannot see")
+    assert not consul.spoken and told == []
+    consul.replace({"bar.com": [Node(":2")]})
+    consul.replace({})
+    consul.fail("cannot see")
+    assert consul.spoken and not heard.spoken
+    assert told == [("consul", ["bar.com"])], "all that it sees is in the table by then"
 
 
 def test_replace_with_an_empty_list_is_no_pool(recorded: Recorded) -> None:

@@ -1,0 +1,151 @@
+"""One source's slice of the table, and the only thing that a source gets to see of it.
+
+A feed holds what its source says, by key and by address as said; the table (table.py) merges all feeds. Its limits are
+its own, so a source that says too much hurts no other. No verb does I/O, waits, or raises for what a source says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from router.address import AddressError, HostName, parse_node
+from router.endpoint import LIVE
+from router.node import Node
+
+if TYPE_CHECKING:
+    from router.table import Table
+
+log = logging.getLogger("gfrouter")
+
+MOST_NAMES = 1000  # host names in a table, as each is looked up again and again
+
+
+class Feed:
+    """A slice of `table`. Keys are text.
+
+    Verbs never block. What the caller passes must not be changed by it afterwards. A node whose address nobody could
+    connect to, or one too many, is dropped, counted and logged; it costs neither the other nodes nor an exception.
+    """
+
+    def __init__(self, table: Table, source: str, max_keys: int, max_nodes: int) -> None:
+        self.source = source
+        self.max_keys = max_keys
+        self.max_nodes = max_nodes
+        self.slices: dict[str, dict[str, Node]] = {}
+        self.size = 0  # nodes in all slices
+        self.error: str | None = None  # why the source cannot see; None while it can
+        self.key_errors: dict[str, str] = {}  # the same for single keys
+        self.errors = 0
+        self.rejected: Counter[str] = Counter()
+        self.spoken = False  # has the source ever given all that it can see?
+        self.progressed = 0  # verbs that brought news from the source; `supervise` watches it
+        self._table = table
+
+    def set(self, key: str, nodes: Iterable[Node]) -> None:
+        """`nodes` are all that this source knows of `key`; none means that it has none for certain."""
+        self.progress(key)
+        self._store(key, nodes)
+
+    def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
+        """The same for every key at once: what is not named is gone. After it the source has spoken."""
+        self.progress()
+        self.key_errors.clear()
+        for key in [key for key in self.slices if key not in pools]:
+            self._store(key, ())
+        for key, nodes in pools.items():
+            self._store(key, nodes)
+        if not self.spoken:
+            self.spoken = True
+            self._table.on_spoken(self)
+
+    def announce(self, key: str, node: Node) -> bool:
+        """The node itself says that it is alive. The only verb that brings a refused endpoint back into turn.
+
+        False where the node was dropped.
+        """
+        self.progress(key)
+        said = self.slices.get(key, {})
+        if node.address not in said:
+            if not self._admits(key, node.address, said):
+                return False
+            self.slices[key] = said
+            self.size += 1
+        said[node.address] = node
+        self._table.settle(key, (node.address,), self.source)
+        for address in self._table.targets(node.address):
+            endpoint = self._table.endpoints[address]
+            if endpoint.state != LIVE:
+                self._table.restore(endpoint)
+        return True
+
+    def withdraw(self, key: str, address: str) -> None:
+        """This source no longer vouches for the node. Unknown ones are ignored."""
+        self.progress(key)
+        nodes = self.slices.get(key, {})
+        if nodes.pop(address, None) is not None:
+            self.size -= 1
+            if not nodes:
+                del self.slices[key]
+            self._table.settle(key, (address,), self.source)
+
+    def fail(self, error: object, key: str | None = None) -> None:
+        """The source cannot see (this key). Its nodes stay in service as they are."""
+        self.errors += 1
+        text = str(error) or type(error).__name__
+        if key is None:
+            self.error = text
+        else:
+            self.key_errors[key] = text
+
+    def reject(self, reason: str, detail: str = "", times: int = 1) -> None:
+        """Entries that were malformed, or too many, were dropped. Counted by `reason`, a few fixed words; logged ever
+        more rarely.
+        """
+        before = self.rejected[reason]
+        self.rejected[reason] = count = before + times
+        if not before or len(str(count)) > len(str(before)):  # the first one, then whenever there is a digit more
+            again = f" ({count} of this kind so far)" if count > 1 else ""
+            log.warning("%s: dropped, %s%s%s", self.source, reason, detail and f": {detail}", again)
+
+    def progress(self, key: str | None = None) -> None:
+        """The source can see (this key). Every verb but `fail` and `reject` says so."""
+        self.progressed += 1
+        self.error = None
+        if key is not None:
+            self.key_errors.pop(key, None)
+
+    def _admits(self, key: str, address: str, said: Mapping[str, Node]) -> bool:
+        """Whether `key`, of which `said` is kept so far, may have a node at `address`."""
+        table = self._table
+        if not said and key not in self.slices and len(self.slices) >= self.max_keys:
+            self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
+        elif self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
+            self.reject("too many nodes", f"{self.max_nodes} are kept, and {address!r} would be one more")
+        elif address in table.endpoints or address in table.names:
+            return True
+        else:
+            try:
+                if not isinstance(parse_node(address), HostName):
+                    return True
+                if len(table.names) < MOST_NAMES:
+                    table.expect_name(address)  # now, as one verb may bring many; it is used as soon as they are in
+                    return True
+                self.reject("too many host names", f"{MOST_NAMES} are kept, and {address!r} would be one more")
+            except AddressError as error:
+                self.reject("bad node address", str(error))
+        return False
+
+    def _store(self, key: str, nodes: Iterable[Node]) -> None:
+        said: dict[str, Node] = {}
+        for node in list(nodes):  # a source that breaks off in between must leave nothing behind
+            if node.address in said or self._admits(key, node.address, said):
+                said[node.address] = node
+        before = self.slices.pop(key, {})
+        self.size += len(said) - len(before)
+        if said:
+            self.slices[key] = said
+        # A dict and not a set keeps the order in which the source named them: the log reads the same each time.
+        self._table.settle(key, dict.fromkeys([*before, *said]), self.source)
