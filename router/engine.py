@@ -75,7 +75,7 @@ class Engine:
         self.detours = detours(self)
         self.active = 0  # sessions
         self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
-        self.requests = 0  # that reached a node
+        self.requests = self.tx = 0  # that reached a node; bytes that came from nodes
         self.complaints = Complaints()
         self.tick = 0
         self.now = time()

@@ -52,6 +52,7 @@ def relay_down(engine: Engine, session: Session) -> None:
             if not session.answered:
                 first_byte(session)
             member.tx += len(data)
+            engine.tx += len(data)
             drained = len(data) < CHUNK
         else:
             drained = False  # left over from before; whether the node has more, only another read can tell
