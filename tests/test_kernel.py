@@ -27,7 +27,7 @@ def test_a_name_with_brackets_and_blanks_confuses_nobody(tmp_path: Path) -> None
     odd.symlink_to(sys.executable)
     with subprocess.Popen([odd, "-c", "input()"], stdin=subprocess.PIPE) as process:
         wait_for(lambda: ") b (" in Path(f"/proc/{process.pid}/stat").read_text(), "the process to have that name")
-        assert usage(process.pid).rss > 0
+        wait_for(lambda: usage(process.pid).vsz > usage(process.pid).rss > 1_000_000, "it to be loaded")
         process.kill()
 
 
