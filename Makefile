@@ -3,13 +3,14 @@
 # make test            every test;  TEST_ARGS="-k cheap" goes to pytest
 # make quick           the tests that take less than a minute together
 # make check           ruff, mypy, import-linter
+# make docs            the documentation, as pages to read in build/docs
 # make matrix          the quick tests on every other supported Python that is found
 # make bench           beside the real fastrouter;  BENCH_ARGS goes to the benchmark
 #
-# demo, test and bench set everything up themselves, in .venv; a Debian or Ubuntu with Python 3.11 or newer is enough.
+# Each sets everything up itself, in .venv; a Debian or Ubuntu with Python 3.11 or newer is enough.
 # As root, make test installs nginx and gcc with apt-get where they are missing; otherwise tests without them skip.
 
-.PHONY: demo test quick check matrix bench clean nginx-and-cc
+.PHONY: demo test quick check docs matrix bench clean nginx-and-cc
 .NOTPARALLEL:
 
 PYTHON ?= python3
@@ -40,6 +41,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --quiet --strict
 
 # One virtual environment a minor version; the one of .venv has had its turn in `make test`.
 matrix: $(VENV)/.test
@@ -73,6 +78,10 @@ $(BIN)/python:
 $(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV)"
 	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.demo
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import gevent
@@ -22,7 +22,7 @@ import gevent.subprocess
 from router.endpoint import OUT
 from router.options import Options
 from router.pair import Message, encode, messages, pack_node
-from router.stats import Counts
+from router.stats import Slot
 from router.table import Change, Table
 
 log = logging.getLogger("gfrouter")
@@ -37,19 +37,21 @@ def deaf() -> None:
 
 
 class Child:
-    """One router process, started when this is made. OSError where that cannot be done.
+    """One router process, started in `slot` when this is made. OSError where that cannot be done.
 
     `warming_left` gives the seconds for which a request for an unknown key may still wait.
     """
 
     def __init__(
         self,
+        slot: Slot,
         table: Table,
         options: Options,
         listeners: Sequence[socket.socket],
         log_fd: int,
         warming_left: Callable[[], float],
     ) -> None:
+        self.slot = slot
         self.table = table
         self.warming_left = warming_left
         self.pair, theirs = socket.socketpair()
@@ -65,7 +67,7 @@ class Child:
             )
         self.pid: int = self.process.pid
         self.born = monotonic()
-        self.counts: Counts = {"cheap": options.cheap}  # as it last told
+        slot.fill(self.pid, time(), cheap=options.cheap)
         self.news = gevent.event.Event()
         self.told = False  # has it got the table?
         self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
@@ -97,7 +99,7 @@ class Child:
         self.news.set()
 
     def ask_counts(self, number: int) -> gevent.event.Event:
-        """Ask for the counters as they are when the router reads; the event is set when they are in `counts`.
+        """Ask for the counters as they are when the router reads; the event is set when they are in the slot.
 
         Whoever has waited long enough says so by `forget_counts`.
         """
@@ -166,6 +168,6 @@ class Child:
             if endpoint := table.endpoints.get(address):
                 table.restore(endpoint)
         if "counters" in message:
-            self.counts = message
+            self.slot.counts = message
             for number in [number for number in self.answered if number <= message["counters"]]:
                 self.answered.pop(number).set()

@@ -77,7 +77,7 @@ class Engine:
         self.active = 0  # sessions
         self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
         self.room = room(self)
-        self.requests = 0  # that reached a node
+        self.requests = self.left_tx = 0  # that reached a node; bytes that came from nodes which have left since
         self.complaints = Complaints()
         self.tick = 0
         self.now = time()

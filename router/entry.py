@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -97,13 +97,26 @@ def help_of(entries: Sequence[Entry], width: int) -> list[str]:
     return lines
 
 
-def _lines_of(entry: Entry, plain: set[str], width: int) -> list[str]:
-    """`plain`: all plain spellings; a uWSGI one that is also another option's is not for the command line."""
-    text = entry.help
-    if entry.default not in (None, False, ()):
-        text += f" (default: {', '.join(entry.default) if entry.repeatable else entry.default})"
-    others = dict.fromkeys((*entry.plain, *entry.uwsgi))
-    also = [f"--{name}" for name in others if name in entry.plain[1:] or name not in plain]
+def typed(entry: Entry, plain: Set[str]) -> list[str]:
+    """Its spellings for the command line, the first one to be preferred.
+
+    `plain`: all plain spellings; a uWSGI one that is also another option's is not for the command line.
+    """
+    others = [name for name in (*entry.plain[1:], *entry.uwsgi) if name in entry.plain or name not in plain]
+    return list(dict.fromkeys([entry.plain[0], *others]))
+
+
+def default_of(entry: Entry) -> str:
+    """Its default as it would be written; "" where it is nothing, off, or said in the help."""
+    if entry.default in (None, False, ()):
+        return ""
+    return ", ".join(entry.default) if entry.repeatable else str(entry.default)
+
+
+def _lines_of(entry: Entry, plain: Set[str], width: int) -> list[str]:
+    default = default_of(entry)
+    text = f"{entry.help} (default: {default})" if default else entry.help
+    also = [f"--{name}" for name in typed(entry, plain)[1:]]
     only_there = [name for name in entry.uwsgi if name in plain and name not in entry.plain]
     right = textwrap.wrap(text, width)
     right += textwrap.wrap(f"also {', '.join(also)}", width) if also else []

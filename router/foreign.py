@@ -48,7 +48,7 @@ CORE_REFUSED = """
     setns-preopen setns-socket-skip= cgroup= cgroup-opt=
 
     daemonize= daemonize2= logto= logto2= logger= log-syslog? log-socket= pidfile= pidfile2= safe-pidfile=
-    safe-pidfile2= emperor= stats-http hook-asap= hook-pre-jail= hook-post-jail= hook-in-jail= hook-as-root=
+    safe-pidfile2= emperor= hook-asap= hook-pre-jail= hook-post-jail= hook-in-jail= hook-as-root=
     hook-as-user= hook-as-user-atexit= hook-as-gateway= hook-master-start= exec-asap= exec-pre-jail=
     exec-post-jail= exec-in-jail= exec-as-root= exec-as-user= exec-as-user-atexit= stop= reload= pause=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=

@@ -86,6 +86,11 @@ class Options:
         "answer every connection here with the router's state, as JSON",
         plain="stats stats-server", uwsgi="fastrouter-stats fastrouter-stats-server fastrouter-ss",
     )  # fmt: skip
+    stats_http: bool = option(
+        False, flag, ADDRESSES, "",
+        "answer HTTP there: read a request first, and send headers before the JSON",
+        plain="stats-http", uwsgi="stats-http",
+    )  # fmt: skip
     backlog: int | None = option(
         None, queue_length, ADDRESSES, "N",
         "connections that may wait to be accepted (default: 4096, and never more than net.core.somaxconn)",

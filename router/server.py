@@ -173,6 +173,7 @@ class Router:
     # What happens here.
 
     def on_change(self, change: Change) -> None:
+        self.engine.left_tx += sum(member.tx for member in change.left)
         if change.opened:
             self.engine.room.call(change.key)
 

@@ -1,20 +1,23 @@
-"""State → the JSON that uWSGI's fastrouter shows, with its names. Pure: the server beside it is in supervisor.py.
+"""State → the JSON that uWSGI's fastrouter shows, with its names. Pure: statsserver.py serves it.
 
 The supervisor knows keys, nodes and announcements; each router knows what it has counted. `count` is one router's share
 as it goes over the pair, `retire` keeps the share of a router that has died, `snapshot` adds all of them up. Gauges
-(requests in flight) live and die with their router, counters stay.
+(requests in flight) live and die with their router, counters stay. Router processes are shown as uWSGI shows its
+workers, which the fastrouter does not do, so that uwsgitop and its like have rows to draw.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from router import __version__
 from router.endpoint import OUT
 from router.feed import Feed
+from router.kernel import Usage
 from router.key import djb33x
 from router.pool import Member
 from router.table import Table
@@ -25,10 +28,46 @@ if TYPE_CHECKING:
 Counts = dict[str, Any]
 
 
+@dataclass
+class Slot:
+    """A place for one router process. It outlives those that fill it one after the other, as a worker of uWSGI does."""
+
+    number: int  # from 1, as the log names it
+    pid: int = 0  # 0 while it is empty
+    spawns: int = 0
+    last_spawn: float = 0.0  # unix seconds
+    counts: Counts = field(default_factory=dict)  # of its process, as that last told
+    past: Counts = field(default_factory=dict)  # `total` of the processes before it
+
+    def fill(self, pid: int, now: float, *, cheap: bool) -> None:
+        """A process has been started, which has told nothing yet."""
+        self.pid = pid
+        self.spawns += 1
+        self.last_spawn = now
+        self.counts = {"cheap": cheap}
+
+    def vacate(self) -> None:
+        """The process is gone; what it counted stays."""
+        self.past = self.total()
+        self.pid = 0
+        self.counts = {}
+
+    def total(self) -> Counts:
+        """`requests`, `tx` and `complaints` of all its processes so far."""
+        both = (self.past, self.counts)
+        complaints: Counter[str] = Counter()
+        for counts in both:
+            complaints.update(counts.get("complaints", {}))
+        added = {name: sum(counts.get(name, 0) for counts in both) for name in ("requests", "tx")}
+        return {**added, "complaints": complaints}
+
+
 def count(engine: Engine, cheap: bool) -> Counts:
     """What one router has counted. Per node: requests, tx, rx, in flight, failures, notes; idle nodes are left out."""
     pools = {}
+    tx = engine.left_tx
     for key, pool in engine.pools.items():
+        tx += sum(member.tx for member in pool.members.values())
         nodes = {
             address: [m.requests, m.tx, m.rx, m.in_flight, m.failures, list(m.history or ())]
             for address, m in pool.members.items()
@@ -40,15 +79,16 @@ def count(engine: Engine, cheap: bool) -> Counts:
         "active": engine.active,
         "waiting": len(engine.room.keys),
         "requests": engine.requests,
+        "tx": tx,
         "cheap": cheap,
         "complaints": dict(engine.complaints.counted),
         "pools": pools,
     }
 
 
-def retire(table: Table, counts: Counts) -> None:
-    """Keep in the supervisor's own table what a router had counted when it last told, now that it is gone."""
-    for key, (hits, nodes) in counts.get("pools", {}).items():
+def retire(table: Table, slot: Slot) -> None:
+    """The slot's process is gone: keep, in the supervisor's own table and in the slot, what it had last told."""
+    for key, (hits, nodes) in slot.counts.get("pools", {}).items():
         pool = table.pools.get(key)
         if pool is None:
             continue
@@ -60,41 +100,46 @@ def retire(table: Table, counts: Counts) -> None:
                 member.tx += tx
                 member.rx += rx
                 member.failures += failures
+    slot.vacate()
 
 
 def snapshot(
     table: Table,
-    routers: Sequence[tuple[int, Counts]],
+    slots: Sequence[Slot],
     *,
     addresses: Sequence[str],
     sources: Iterable[Feed],
-    retired: Mapping[str, int],
     cwd: str,
     warming: int,
+    listen_queue: int,
+    usage: Callable[[int], Usage],
 ) -> dict[str, Any]:
-    """The whole stats object. `routers` are (pid, last counts); `retired` the complaints counted by those that died.
+    """The whole stats object.
 
-    `warming`: seconds for which requests for unknown keys may still wait.
+    `warming`: seconds for which requests for unknown keys may still wait. `listen_queue`: connections that wait to be
+    accepted. `usage` looks at a process.
     """
-    shares = [counts for _, counts in routers]
-    complaints = Counter(retired)
-    for counts in shares:
-        complaints.update(counts.get("complaints", {}))
+    running = [slot for slot in slots if slot.pid]
+    shares = [slot.counts for slot in running]
+    workers = [_worker(slot, usage(slot.pid)) for slot in running]
+    complaints: Counter[str] = Counter()
+    for slot in slots:
+        complaints.update(slot.total()["complaints"])
     return {
         "version": __version__,
+        "listen_queue": listen_queue,
         "pid": os.getpid(),
         "uid": os.getuid(),
         "gid": os.getgid(),
         "cwd": cwd,
-        "active_sessions": sum(counts.get("active", 0) for counts in shares),
+        "active_sessions": sum(worker["active_sessions"] for worker in workers),
         "fastrouter": list(addresses),
         "subscriptions": [_pool(table, key, shares) for key in table.pools],
         "warming": warming,
         "waiting": sum(counts.get("waiting", 0) for counts in shares),
         "cheap": int(bool(shares) and all(counts.get("cheap", False) for counts in shares)),
-        "routers": [
-            {"pid": pid, "active_sessions": c.get("active", 0), "requests": c.get("requests", 0)} for pid, c in routers
-        ],
+        "workers": workers,
+        "routers": [{name: worker[name] for name in ("pid", "active_sessions", "requests")} for worker in workers],
         "complaints": dict(complaints),
         "sources": [
             {"name": f.source, "nodes": f.size, "error": f.error or "", "errors": f.errors,
@@ -106,6 +151,33 @@ def snapshot(
             for address, name in table.names.items()
         ],
     }  # fmt: skip
+
+
+def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
+    """A router process by uWSGI's names for a worker. It is one event loop, so it has one core."""
+    active = slot.counts.get("active", 0)
+    cheap = slot.counts.get("cheap", False)
+    total = slot.total()
+    return {
+        "id": slot.number,
+        "pid": slot.pid,
+        "accepting": int(not cheap),
+        "requests": total["requests"],
+        "delta_requests": slot.counts.get("requests", 0),
+        "exceptions": total["complaints"]["internal error"],
+        "harakiri_count": 0,
+        "signals": 0,
+        "status": "busy" if active else "cheap" if cheap else "idle",
+        "rss": usage.rss,
+        "vsz": usage.vsz,
+        "running_time": usage.running_time,
+        "last_spawn": int(slot.last_spawn),
+        "respawn_count": slot.spawns,
+        "tx": total["tx"],
+        "avg_rt": 0,  # the hot path takes no time of single requests
+        "active_sessions": active,
+        "cores": [{"id": 0, "requests": total["requests"], "in_request": int(active > 0)}],
+    }
 
 
 def _pool(table: Table, key: str, shares: Sequence[Counts]) -> dict[str, Any]:

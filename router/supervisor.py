@@ -6,12 +6,9 @@ that dies costs its own requests and nothing that waits in the backlog.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import socket
-from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from math import ceil
@@ -21,11 +18,9 @@ from typing import Any
 
 import gevent
 import gevent.event
-import gevent.pool
 import gevent.subprocess
-from gevent.server import StreamServer
 
-from router import stats
+from router import kernel, stats
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.feed import Feed
@@ -33,11 +28,10 @@ from router.logs import log, log_change
 from router.options import Options
 from router.resolver import Resolver
 from router.source import Source, supervise
+from router.statsserver import stats_server
 from router.table import Change, Table
 
 COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at most
-STATS_READERS = 64  # at once; a slow one costs a greenlet
-STATS_SEND = 10  # seconds in which a reader takes its stats
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
@@ -69,7 +63,7 @@ class Supervisor:
         self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in sources]
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.routers: list[Child] = []
-        self.retired: Counter[str] = Counter()
+        self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]
         self.addresses = addresses
         self.cwd = working_directory()  # now: a deployment may remove it later
         self.counting = 0
@@ -86,13 +80,13 @@ class Supervisor:
         for number in (signal.SIGUSR1, signal.SIGUSR2):  # uWSGI knows them, and tools send them; they must not kill
             signal.signal(number, signal.SIG_IGN)
         if self.stats_listener is not None:
-            StreamServer(self.stats_listener, self.serve_stats, spawn=gevent.pool.Pool(STATS_READERS)).start()
+            stats_server(self.stats_listener, self.snapshot, http=self.options.stats_http).start()
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         if self.warming_left():
             names = ", ".join(feed.source for feed in self.feeds)
             log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
-        keepers = [gevent.spawn(self.keep, number) for number in range(1, self.options.processes + 1)]
+        keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
         resolver = gevent.spawn(self.resolver.run)
         discoveries = [
             gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
@@ -130,14 +124,15 @@ class Supervisor:
         for router in self.routers:
             router.process.kill()
 
-    def keep(self, number: int) -> None:
-        """Keep the router `number` running: replace it when it dies."""
+    def keep(self, slot: stats.Slot) -> None:
+        """Keep a router running in this slot: replace it when it dies."""
+        number = slot.number
         word = "spawned"
         deaths = 0
         while not self.stopping.is_set():
             try:
                 listeners = self.listeners[number - 1]
-                router = Child(self.table, self.options, listeners, self.log_fd, self.warming_left)
+                router = Child(slot, self.table, self.options, listeners, self.log_fd, self.warming_left)
             except (OSError, gevent.subprocess.SubprocessError) as error:
                 # Short of memory or descriptors, or the interpreter is being replaced: later may be better.
                 log.error("cannot start uWSGI fastrouter %d: %s", number, error)
@@ -150,11 +145,10 @@ class Supervisor:
             status = router.process.wait()
             self.routers.remove(router)
             router.end()
+            stats.retire(self.table, slot)
             if self.stopping.is_set():
                 return
             log.error("uWSGI fastrouter %d (pid: %d) ended with status %d", number, router.pid, status)
-            stats.retire(self.table, router.counts)
-            self.retired.update(router.counts.get("complaints", {}))
             word = "respawned"
             deaths = 0 if monotonic() - router.born > RESPAWN_CALM else deaths + 1
             delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
@@ -194,20 +188,14 @@ class Supervisor:
             router.forget_counts(number)
         return stats.snapshot(
             self.table,
-            [(router.pid, router.counts) for router in self.routers],
+            self.slots,
             addresses=self.addresses,
             sources=self.feeds,
-            retired=self.retired,
             cwd=self.cwd,
             warming=ceil(self.warming_left()),
+            listen_queue=sum(map(kernel.listen_queue, set(chain.from_iterable(self.listeners)))),
+            usage=kernel.usage,
         )
-
-    def serve_stats(self, client: Any, _address: Any) -> None:
-        """One JSON object a connection, then close."""
-        text = json.dumps(self.snapshot(), indent=1)
-        client.settimeout(STATS_SEND)
-        with contextlib.suppress(OSError):  # the reader has left, or does not read
-            client.sendall(text.encode())
 
 
 def working_directory() -> str:

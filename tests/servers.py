@@ -38,7 +38,13 @@ CONTRIB = TESTS.parent / "contrib"
 FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
 UWSGI = Path(sys.executable).with_name("uwsgi")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-CORE = {"ini", "shared_socket", "subscription_tolerance", "vacuum"}  # options without fastrouter- before them
+CORE = {
+    "ini",
+    "shared_socket",
+    "stats_http",
+    "subscription_tolerance",
+    "vacuum",
+}  # options without fastrouter- before them
 OURS_ALONE = {"connect_timeout", "retry", "warm_timeout"}  # options that uWSGI does not have
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and

@@ -1,8 +1,10 @@
 """The JSON of the stats server: every field of uWSGI's, of the right type, and exact right after a known load."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -172,6 +174,19 @@ def test_counts_of_real_workers_add_up_to_what_the_clients_saw(router: Router) -
         assert nodes[two.address]["requests"] == load.answers["two"]
         assert abs(load.answers["one"] - load.answers["two"]) <= 1
         assert router.pool("foo.com")["hits"] == load.done
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_stats_http_answers_a_request_with_uwsgis_headers(kind: str, tmp_path: Path) -> None:
+    stats = free_address() if kind == "tcp" else str(tmp_path / "stats.sock")
+    headers = (
+        b"HTTP/1.0 200 OK\r\nConnection: close\r\nAccess-Control-Allow-Origin: *\r\nContent-Type: application/json\r\n"
+    )
+    with Router(stats=stats, stats_http=True) as router, connect(stats) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert answer.startswith(headers)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["pid"] in (router.pid, *router.pids().values())
 
 
 @better("does not escape: invalid JSON")

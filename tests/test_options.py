@@ -166,6 +166,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "shared_socket": (":81", (":81",)),
     "subscription_server": (":2627", (":2627",)),
     "stats": ("/run/stats.sock", "/run/stats.sock"),
+    "stats_http": ("true", True),
     "backlog": ("511", 511),
     "chmod_socket": ("660", 0o660),
     "chown_socket": ("7:8", (7, 8)),
@@ -648,7 +649,7 @@ REFUSED = """
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
     subscriptions-use-credentials subscription-dotsplit subscription-mountpoint subscription-mountpoints
-    subscription-algo uid gid daemonize logto pidfile stats-http
+    subscription-algo uid gid daemonize logto pidfile
 """
 
 

@@ -36,6 +36,6 @@ def test_a_direction_that_could_go_on_for_ever_is_cut_after_its_turn(relay: Any,
     session.state = RELAY
     session.client_ready = True
     cut: list[Session] = []
-    relay(SimpleNamespace(cut=cut.append), session)
+    relay(SimpleNamespace(tx=0, cut=cut.append), session)
     assert cut == [session]
     assert TURN_BYTES <= getattr(session, sink).taken <= TURN_BYTES + CHUNK

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from router import stats
+from router.kernel import Usage
 from router.key import djb33x
 from router.node import Node
 from router.table import Table
@@ -17,12 +18,33 @@ def a_table() -> Table:
     return table
 
 
-def shown(table: Table, *shares: dict[str, Any]) -> dict[str, Any]:
-    routers = [(1000 + number, share) for number, share in enumerate(shares)]
+def slots(*shares: dict[str, Any]) -> list[stats.Slot]:
+    """Slots with the processes 1000, 1001, ..., which were started at 50.5 and have told this."""
+    made = []
+    for number, share in enumerate(shares):
+        slot = stats.Slot(number + 1)
+        slot.fill(1000 + number, 50.5, cheap=False)
+        slot.counts = share
+        made.append(slot)
+    return made
+
+
+def of(table: Table, slots: list[stats.Slot]) -> dict[str, Any]:
     found = stats.snapshot(
-        table, routers, addresses=["127.0.0.1:3031"], sources=table.feeds, retired={"no key": 1}, cwd="/", warming=7
+        table,
+        slots,
+        addresses=["127.0.0.1:3031"],
+        sources=table.feeds,
+        cwd="/",
+        warming=7,
+        listen_queue=3,
+        usage=lambda pid: Usage(rss=pid, vsz=2 * pid, running_time=3 * pid),
     )
     return json.loads(json.dumps(found))
+
+
+def shown(table: Table, *shares: dict[str, Any]) -> dict[str, Any]:
+    return of(table, slots(*shares))
 
 
 def share(
@@ -33,8 +55,9 @@ def share(
         "active": ref,
         "waiting": 2,
         "requests": requests,
+        "tx": 10 * requests,
         "cheap": cheap,
-        "complaints": {"no key": 2},
+        "complaints": {"no key": 2, "internal error": 1},
         "pools": {"foo.com": [requests, nodes]},
     }
 
@@ -55,8 +78,50 @@ def test_shares_add_up() -> None:
     assert (second["name"], second["requests"]) == (":2", 0)
     assert found["active_sessions"] == 1
     assert (found["waiting"], found["warming"]) == (4, 7)
-    assert found["complaints"] == {"no key": 5}
-    assert [(router["pid"], router["requests"]) for router in found["routers"]] == [(1000, 3), (1001, 4)]
+    assert found["complaints"] == {"no key": 4, "internal error": 2}
+    assert found["listen_queue"] == 3
+
+
+def test_a_router_process_is_shown_as_a_worker() -> None:
+    first, second = shown(a_table(), share(3, ref=1), share(4, cheap=True))["workers"]
+    assert first == {
+        "id": 1, "pid": 1000, "accepting": 1, "requests": 3, "delta_requests": 3, "exceptions": 1, "harakiri_count": 0,
+        "signals": 0, "status": "busy", "rss": 1000, "vsz": 2000, "running_time": 3000, "last_spawn": 50,
+        "respawn_count": 1, "tx": 30, "avg_rt": 0, "active_sessions": 1,
+        "cores": [{"id": 0, "requests": 3, "in_request": 1}],
+    }  # fmt: skip
+    assert (second["id"], second["status"], second["accepting"], second["cores"][0]["in_request"]) == (2, "cheap", 0, 0)
+    (idle,) = shown(a_table(), share(0))["workers"]
+    assert (idle["status"], idle["accepting"]) == ("idle", 1)
+
+
+def test_routers_are_the_same_rows_with_fewer_names() -> None:
+    found = shown(a_table(), share(3, ref=1), share(4))
+    assert found["routers"] == [
+        {"pid": 1000, "active_sessions": 1, "requests": 3},
+        {"pid": 1001, "active_sessions": 0, "requests": 4},
+    ]
+
+
+def test_a_process_that_has_told_nothing_yet_is_shown_too() -> None:
+    slot = stats.Slot(1)
+    slot.fill(7, 50.5, cheap=True)
+    (worker,) = of(a_table(), [slot])["workers"]
+    assert (worker["pid"], worker["requests"], worker["status"]) == (7, 0, "cheap")
+
+
+def test_a_slot_counts_on_when_its_process_is_replaced() -> None:
+    table = a_table()
+    first, second = slots(share(3, ref=1), share(4))
+    stats.retire(table, first)
+    found = of(table, [first, second])
+    assert [worker["id"] for worker in found["workers"]] == [2], "an empty slot is no process"
+    assert (found["active_sessions"], found["complaints"]) == (0, {"no key": 4, "internal error": 2})
+    first.fill(2000, 60.0, cheap=False)
+    first.counts = share(2)
+    again = of(table, [first, second])["workers"][0]
+    assert (again["pid"], again["respawn_count"], again["last_spawn"]) == (2000, 2, 60)
+    assert (again["requests"], again["delta_requests"], again["tx"], again["exceptions"]) == (5, 2, 50, 2)
 
 
 def test_last_requests_are_those_after_the_announcement() -> None:
@@ -72,7 +137,7 @@ def test_cheap_is_1_when_all_routers_are() -> None:
 
 def test_what_a_dead_router_counted_stays_and_its_gauges_go() -> None:
     table = a_table()
-    stats.retire(table, share(3, ref=1))
+    stats.retire(table, *slots(share(3, ref=1)))
     node = shown(table, share(4))["subscriptions"][0]["nodes"][0]
     assert (node["requests"], node["tx"], node["ref"], node["failcnt"]) == (7, 70, 0, 2)
 
@@ -80,10 +145,10 @@ def test_what_a_dead_router_counted_stays_and_its_gauges_go() -> None:
 def test_what_it_counted_for_nodes_and_keys_that_have_left_is_dropped() -> None:
     table = a_table()
     table.feeds[0].set("foo.com", [Node(":2")])
-    stats.retire(table, share(3))
+    stats.retire(table, *slots(share(3)))
     assert shown(table)["subscriptions"][0]["nodes"][0]["requests"] == 0
     table.feeds[0].set("foo.com", [])
-    stats.retire(table, share(3))
+    stats.retire(table, *slots(share(3)))
     assert shown(table)["subscriptions"] == []
 
 

@@ -1,0 +1,120 @@
+"""Writes the pages of this folder that are made from the code, so that no page can say what the code does not.
+
+python docs/generate.py             write them
+python docs/generate.py --check     status 1, naming them, where those that are there are not current
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from router.entry import Entry, default_of, typed
+from router.options import PLAIN, TABLE
+
+DOCS = Path(__file__).parent
+TOP = DOCS.parent
+MADE = "<!-- Made by docs/generate.py; what is written here is lost. -->\n"
+
+OPTIONS = """\
+# Options
+
+Each option stands on the command line, in an ini file or in the environment. The command line is stronger than files,
+files are stronger than the environment; within one of them the last one counts, and options that are repeatable add up
+over all of them. On the command line a name may be cut short while it stays unambiguous.
+
+An ini file may hold two sections: `[uwsgi]`, in uWSGI's spellings, so that a fastrouter's file works as it is, and
+`[gfrouter]`, in our own. What uWSGI knows and gfrouter does not is refused where it would change what the router does,
+and otherwise ignored with a warning.
+"""
+
+MODULES = """\
+# Modules
+
+Every file of the program, as its own first lines describe it. [How the code is laid out](code.md) says where to begin.
+"""
+
+
+def options_page() -> str:
+    parts = [OPTIONS]
+    for group in dict.fromkeys(entry.group for entry in TABLE):
+        parts.append(f"## {group}\n")
+        parts += [option(entry) for entry in TABLE if entry.group == group]
+    return "\n".join(parts)
+
+
+def option(entry: Entry) -> str:
+    """One option: what it does, then its spellings."""
+    value = "true" if entry.is_flag else entry.metavar
+    help = re.sub(r"([*_<])", r"\\\1", entry.help.removesuffix("; repeatable"))
+    said = [f"{help[0].upper()}{help[1:]}."]
+    said += ["Repeatable."] if entry.repeatable else []
+    said += ["0 means the default."] if entry.zero_is_default else []
+    words = typed(entry, set(PLAIN))
+    rows = {
+        "command line": [f"--{words[0]} {entry.metavar}".rstrip(), *(f"--{word}" for word in words[1:])],
+        "`[gfrouter]`": [f"{name} = {value}" for name in entry.plain],
+        "`[uwsgi]`": [f"{name} = {value}" for name in entry.uwsgi],
+        "environment": [
+            *(variable("GFROUTER", name) for name in entry.plain),
+            *(variable("UWSGI", name) for name in entry.uwsgi),
+        ],
+        "default": [default_of(entry) or ("false" if entry.is_flag else "")],
+    }
+    lines = [f"- {name}: {', '.join(f'`{word}`' for word in words)}" for name, words in rows.items() if words != [""]]
+    return "\n".join([f"### {entry.plain[0]}\n", " ".join(said), "", *lines, ""])
+
+
+def variable(prefix: str, name: str) -> str:
+    return f"{prefix}_{name.upper().replace('-', '_')}"
+
+
+def modules_page() -> str:
+    rows = [f"| `{file.relative_to(TOP)}` | {first_paragraph(file)} |" for file in modules()]
+    return "\n".join([MODULES, "| file | what it is |", "|---|---|", *rows, ""])
+
+
+def modules() -> Iterator[Path]:
+    for folder in ("router", "discovery"):
+        yield from sorted((TOP / folder).glob("*.py"))
+
+
+def first_paragraph(file: Path) -> str:
+    """Of a module's docstring, as one line."""
+    said = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return " ".join(said.partition("\n\n")[0].split()).replace("|", "\\|")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "options.md": options_page,
+    "modules.md": modules_page,
+}
+
+
+def stale() -> dict[str, str]:
+    """The pages that are not current, and what they should be."""
+    made = {name: f"{page().rstrip()}\n\n{MADE}" for name, page in PAGES.items()}
+    return {name: text for name, text in made.items() if not is_current(DOCS / name, text)}
+
+
+def is_current(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text() == text
+
+
+def main() -> int:
+    pages = stale()
+    if "--check" in sys.argv[1:]:
+        for name in pages:
+            print(f"docs/{name} is not current: run python docs/generate.py", file=sys.stderr)
+        return int(bool(pages))
+    for name, text in pages.items():
+        (DOCS / name).write_text(text)
+        print(f"docs/{name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
