@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import generate
 import pytest
 
+import generate
 from router.options import TABLE
 
 TOP = Path(__file__).parent.parent
