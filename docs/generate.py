@@ -49,7 +49,7 @@ def options_page() -> str:
 def option(entry: Entry) -> str:
     """One option: what it does, then its spellings."""
     value = "true" if entry.is_flag else entry.metavar
-    help = re.sub(r"([*_<])", r"\\\1", entry.help.removesuffix("; repeatable"))
+    help = re.sub(r"([*_])", r"\\\1", entry.help.removesuffix("; repeatable")).replace("<", "&lt;")
     said = [f"{help[0].upper()}{help[1:]}."]
     said += ["Repeatable."] if entry.repeatable else []
     said += ["0 means the default."] if entry.zero_is_default else []

@@ -1,27 +1,17 @@
 """The documentation is current and whole: pages made from the code, names, links, a site that needs no other host."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+import generate
 from router.options import TABLE
 
 TOP = Path(__file__).parent.parent
 DOCS = TOP / "docs"
-
-
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +25,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_pages_that_are_made_from_the_code_are_current(generate: ModuleType) -> None:
+def test_the_pages_that_are_made_from_the_code_are_current() -> None:
     assert list(generate.stale()) == [], "run python docs/generate.py"
 
 
 def test_check_names_a_page_that_is_not_current(
-    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(generate, "DOCS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["generate.py"])
@@ -53,7 +43,7 @@ def test_check_names_a_page_that_is_not_current(
     assert capsys.readouterr().err == "docs/options.md is not current: run python docs/generate.py\n"
 
 
-def test_every_option_is_on_the_page_with_all_its_spellings(generate: ModuleType) -> None:
+def test_every_option_is_on_the_page_with_all_its_spellings() -> None:
     page = generate.options_page()
     for entry in TABLE:
         section = page.partition(f"\n### {entry.plain[0]}\n")[2].partition("\n#")[0]
@@ -65,7 +55,7 @@ def test_every_option_is_on_the_page_with_all_its_spellings(generate: ModuleType
             assert f"`UWSGI_{name.upper().replace('-', '_')}`" in section
 
 
-def test_every_module_says_what_it_is(generate: ModuleType) -> None:
+def test_every_module_says_what_it_is() -> None:
     assert [file.name for file in generate.modules() if not generate.first_paragraph(file)] == []
 
 

@@ -149,8 +149,10 @@ def test_a_worker_is_cheap_while_no_node_is_known() -> None:
         assert [(w["status"], w["accepting"]) for w in router.stats()["workers"]] == [("cheap", 0)]
 
 
-def test_what_no_router_accepts_is_in_the_listen_queue() -> None:
-    with Router(processes=2) as router:
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_what_no_router_accepts_is_in_the_listen_queue(reuse_port: bool) -> None:
+    """Once, though both routers share a socket, and whole, though each has its own."""
+    with Router(processes=2, reuse_port=reuse_port) as router:
         assert router.stats()["listen_queue"] == 0
         for pid in router.pids().values():
             os.kill(pid, signal.SIGSTOP)
