@@ -39,7 +39,13 @@ FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
 UWSGI = Path(sys.executable).with_name("uwsgi")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 CORE = {"ini", "shared_socket", "subscription_tolerance", "vacuum"}  # options without fastrouter- before them
-OURS_ALONE = {"connect_timeout", "retry"}  # options that uWSGI does not have
+OURS_ALONE = {
+    "connect_timeout",
+    "retry",
+    "subscription_quota",
+    "max_keys",
+    "max_nodes",
+}  # options that uWSGI does not have
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.

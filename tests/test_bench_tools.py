@@ -6,7 +6,6 @@ What they count must be right before a router is measured with them: every good 
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,21 +15,13 @@ from typing import Any
 import pytest
 
 from discovery.announcement import Announcement, parse_announcement
-
-BENCH = Path(__file__).parent / "bench"
+from flooder import compiled
 
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the two programs, compiled with every warning an error."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler: neither cc nor gcc is on PATH")
-    folder = tmp_path_factory.mktemp("bench")
-    for tool in ("load", "backend", "flood"):
-        flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-o", str(folder / tool)]
-        subprocess.run([compiler, *flags, str(BENCH / f"{tool}.c")], check=True)
-    return folder
+    """The folder of the three programs."""
+    return compiled(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture(params=["127.0.0.1:0", "unix"])
