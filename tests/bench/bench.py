@@ -25,6 +25,7 @@ from measure import Bench, BenchError, Case, Figure, Pair, Quad, Router
 CPU_LIMIT = 1.3  # gfrouter's CPU per request over the fastrouter's in the headline: what the project promises
 ROUNDS = 3  # starts of both routers: one that fell badly in memory is outvoted
 RUN_SECONDS = 0.3  # thousands of requests; short, because the order of the runs then cancels more of a drift
+STATS_AND_PATIENCE = ("{stats}", "--subscription-tolerance", "600")  # the end of both routers' flood options
 BUSY = 0.9  # using less than this share of its CPU, the router was not the limit of the requests/s
 
 HEADLINE = "get"
@@ -98,13 +99,14 @@ def fastrouter(name: str = "fastrouter") -> Router:
     if not uwsgi.exists():
         raise BenchError(f"no {uwsgi}: install pyuwsgi beside this python")
     options = "--fastrouter {listen} --fastrouter {unix} --fastrouter-subscription-server {subscription}"
-    command = (str(uwsgi), "--master", *options.split())
-    return Router(name, command, "children", "--fastrouter-buffer-size", "--fastrouter-stats-server")
+    command, flood = (str(uwsgi), "--master", *options.split()), ("--fastrouter-stats-server", *STATS_AND_PATIENCE)
+    return Router(name, command, "children", "--fastrouter-buffer-size", flood)
 
 
 def gfrouter() -> Router:
     options = "-m router --listen {listen} --listen {unix} --subscription-server {subscription}"
-    return Router("gfrouter", (sys.executable, *options.split()), "server", stats_option="--stats")
+    command, flood = (sys.executable, *options.split()), ("--stats", *STATS_AND_PATIENCE)
+    return Router("gfrouter", command, "server", flood_options=flood)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -23,7 +23,7 @@ from typing import Any
 from measure import Bench, BenchError, Case, Figure, Pair, Quad, Run, Running, compare, started, tree
 
 NAME = "flood"  # for --case
-CASE = Case("GET, 176 bytes, 64 clients", stats=True)
+CASE = Case("GET, 176 bytes, 64 clients", flooded=True)
 RATE = 100_000  # announcements a second: what the project promises to bear
 RUN_SECONDS = 0.5  # thousands of requests, so that one bad moment does not make the p99
 LEAD_SECONDS = 0.1  # by which a flood is there before the load, and outlasts it

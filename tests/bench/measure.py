@@ -49,7 +49,7 @@ class Case:
     nodes: int = 1
     unix: bool = False
     buffer_size: int = 0
-    stats: bool = False  # the router's stats server is read afterwards
+    flooded: bool = False  # takes Router.flood_options
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Router:
     command: tuple[str, ...]
     carriers: str
     buffer_option: str = ""  # takes Case.buffer_size; "" = it has none
-    stats_option: str = ""  # takes {stats} in the cases that read them; "" = stands in the command, if at all
+    flood_options: tuple[str, ...] = ()  # its stats on {stats}, and patience with nodes that are announced once
 
     @property
     def takes_unix(self) -> bool:
@@ -72,7 +72,7 @@ class Router:
 
     @property
     def has_stats(self) -> bool:
-        return bool(self.stats_option) or any("{stats}" in word for word in self.command)
+        return any("{stats}" in word for word in self.command + self.flood_options)
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ class Bench:
         command = list(router.command)
         if case.buffer_size and router.buffer_option:
             command += [router.buffer_option, str(case.buffer_size)]
-        if case.stats and router.stats_option:
-            command += [router.stats_option, "{stats}"]
+        if case.flooded:
+            command += router.flood_options
         for name, place in places.items():
             command = [word.replace("{" + name + "}", place) for word in command]
         Path(places["unix"]).unlink(missing_ok=True)
