@@ -38,14 +38,9 @@ CONTRIB = TESTS.parent / "contrib"
 FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
 UWSGI = Path(sys.executable).with_name("uwsgi")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-CORE = {
-    "ini",
-    "shared_socket",
-    "stats_http",
-    "subscription_tolerance",
-    "vacuum",
-}  # options without fastrouter- before them
-OURS_ALONE = {"connect_timeout", "retry", "warm_timeout"}  # options that uWSGI does not have
+# Options without fastrouter- before them, and options that uWSGI does not have.
+CORE = {"ini", "shared_socket", "stats_http", "subscription_tolerance", "vacuum"}
+OURS_ALONE = {"connect_timeout", "retry", "warm_timeout", "subscription_quota", "max_keys", "max_nodes"}
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.

@@ -25,7 +25,6 @@ enum {
     HEAD_ROOM = 8192,   /* bytes of header and vars; load.c sends 834 */
     DEFER_SECONDS = 1,  /* TCP_DEFER_ACCEPT: for so long no connection is accepted before its first bytes */
     BACKLOG = 4096,     /* connections, cut to somaxconn by the kernel */
-    PACKET_ROOM = 1024, /* bytes of an announcement: two values of 255 and the small fields */
 };
 
 enum kind { LISTENER, SESSION, TIMER };  /* the upper half of an event's data; the lower is the descriptor */
@@ -185,32 +184,12 @@ static void listen_as(size_t i) {
     watch(fd, LISTENER, EPOLLIN);
 }
 
-static char *append_var(char *at, const char *key, const char *value) {
-    for (int i = 0; i < 2; i++) {
-        const char *text = i ? value : key;
-        size_t length = strlen(text);
-        *at++ = (char)length, *at++ = (char)(length >> 8);
-        at = mempcpy(at, text, length);
-    }
-    return at;
-}
-
-/* The fields in the order in which a uWSGI worker sends them; modifier1 224, command 0 = subscribe. */
 static void announce(int udp) {
     for (size_t i = 0; i < option.nodes; i++) {
-        char packet[PACKET_ROOM], *at = packet + 4;
-        at = append_var(at, "key", option.key);
-        at = append_var(at, "address", names[i]);
-        at = append_var(at, "modifier1", "0");
-        at = append_var(at, "modifier2", "0");
-        at = append_var(at, "cores", "1");
-        at = append_var(at, "load", "0");
-        at = append_var(at, "weight", "1");
-        size_t datasize = (size_t)(at - packet) - 4;
-        packet[0] = (char)224, packet[3] = 0;
-        packet[1] = (char)datasize, packet[2] = (char)(datasize >> 8);
+        char packet[PACKET_ROOM];
+        size_t length = build_announcement(packet, option.key, names[i]);
         for (size_t k = 0; k < option.server_count; k++)  /* one that is not up yet hears the next round */
-            sendto(udp, packet, datasize + 4, 0, (struct sockaddr *)&option.servers[k].raw,
+            sendto(udp, packet, length, 0, (struct sockaddr *)&option.servers[k].raw,
                    option.servers[k].length);
     }
 }
@@ -249,8 +228,8 @@ static void parse_options(int argc, char **argv) {
     if (!option.listen || optind < argc)
         die("usage: backend --listen ADDRESS [--nodes N] [--reply BYTES] [--key KEY] "
             "[--announce IPV4:PORT]... [--interval SECONDS]");
-    if (strlen(option.key) > 255)
-        die("--key has %zu bytes, but a key may have 255", strlen(option.key));
+    if (strlen(option.key) > LARGEST_KEY)
+        die("--key has %zu bytes, but a key may have %d", strlen(option.key), LARGEST_KEY);
 }
 
 int main(int argc, char **argv) {

@@ -2,7 +2,8 @@
 
 Each case is measured over several starts of both routers (measure.py says how). A ratio is B over A within
 one comparison; the table shows the medians of all comparisons, and the least and the greatest ratio.
-Ends with 1 if a request failed or the headline's CPU ratio passes CPU_LIMIT, with 2 if it could not measure.
+The case `flood`, in flooded.py, has a table of its own. Ends with 1 if a request failed, the headline's CPU ratio
+passes CPU_LIMIT or the flood did more than its limits say, with 2 if it could not measure.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, median
 
-from measure import Bench, BenchError, Case, Pair, Quad, Router, Run
+import flooded
+from flooded import FloodResult
+from measure import Bench, BenchError, Case, Figure, Pair, Quad, Router
 
 CPU_LIMIT = 1.3  # gfrouter's CPU per request over the fastrouter's in the headline: what the project promises
 ROUNDS = 3  # starts of both routers: one that fell badly in memory is outvoted
 RUN_SECONDS = 0.3  # thousands of requests; short, because the order of the runs then cancels more of a drift
+STATS_AND_PATIENCE = ("{stats}", "--subscription-tolerance", "600")  # the end of both routers' flood options
 BUSY = 0.9  # using less than this share of its CPU, the router was not the limit of the requests/s
 
 HEADLINE = "get"
@@ -36,27 +39,6 @@ CASES = {
     "reply1m": Case("1 MiB reply, 16 clients", clients=16, reply=1 << 20),
     "body64k": Case("64 KiB request body", body=65536),
 }
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One quantity of a case: the medians of A, of B, and of B over A, with the extremes of that ratio."""
-
-    a: float
-    b: float
-    ratio: float
-    least: float
-    greatest: float
-
-    @classmethod
-    def of(cls, quads: list[Quad], quantity: Callable[[Run], float]) -> Figure:
-        pairs = [(mean(map(quantity, a)), mean(map(quantity, b))) for a, b in quads]
-        ratios = [b / a for a, b in pairs]
-        return cls(median(a for a, _ in pairs), median(b for _, b in pairs), median(ratios), min(ratios), max(ratios))
-
-    @property
-    def spread(self) -> str:
-        return f"{self.ratio:.2f} ({self.least:.2f}-{self.greatest:.2f})"
 
 
 @dataclass(frozen=True)
@@ -117,19 +99,22 @@ def fastrouter(name: str = "fastrouter") -> Router:
     if not uwsgi.exists():
         raise BenchError(f"no {uwsgi}: install pyuwsgi beside this python")
     options = "--fastrouter {listen} --fastrouter {unix} --fastrouter-subscription-server {subscription}"
-    return Router(name, (str(uwsgi), "--master", *options.split()), "children", "--fastrouter-buffer-size")
+    command, flood = (str(uwsgi), "--master", *options.split()), ("--fastrouter-stats-server", *STATS_AND_PATIENCE)
+    return Router(name, command, "children", "--fastrouter-buffer-size", flood)
 
 
 def gfrouter() -> Router:
     options = "-m router --listen {listen} --listen {unix} --subscription-server {subscription}"
-    return Router("gfrouter", (sys.executable, *options.split()), "server")
+    command, flood = (sys.executable, *options.split()), ("--stats", *STATS_AND_PATIENCE)
+    return Router("gfrouter", command, "server", flood_options=flood)
 
 
 def parse_arguments() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help=f"only the headline, {HEADLINE}")
-    parser.add_argument("--case", action="append", choices=CASES, help="only this case; repeatable")
+    everything = [*CASES, flooded.NAME]
+    parser.add_argument("--case", action="append", choices=everything, help="only this case; repeatable")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"starts of both routers ({ROUNDS})")
     parser.add_argument("--seconds", type=float, default=RUN_SECONDS, help=f"of a single run ({RUN_SECONDS})")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
@@ -138,11 +123,12 @@ def parse_arguments() -> argparse.Namespace:
     side.add_argument(
         "--candidate",
         metavar="CMD",
-        help="in place of gfrouter: a command with {listen}, {subscription} and, where it can, {unix}",
+        help="in place of gfrouter: a command with {listen}, {subscription} and, where it can, {unix} and {stats}",
     )
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error(f"--rounds {arguments.rounds} and --seconds {arguments.seconds:g} must be above zero")
+    arguments.cases = arguments.case or ([HEADLINE] if arguments.quick else everything)
     return arguments
 
 
@@ -155,13 +141,21 @@ def pair_of(arguments: argparse.Namespace) -> Pair:
 
 
 def run_cases(bench: Bench, pair: Pair, arguments: argparse.Namespace) -> Iterator[Result]:
-    for name in arguments.case or ([HEADLINE] if arguments.quick else CASES):
-        case = CASES[name]
+    for name, case in ((name, CASES[name]) for name in arguments.cases if name in CASES):
         if case.unix and not pair[1].takes_unix:
             print(f"{name}: left out, the command has no {{unix}}", file=sys.stderr)
             continue
         rounds = range(arguments.rounds)
         yield Result.of(name, [quad for _ in rounds for quad in bench.start_and_compare(pair, case)])
+
+
+def run_flood(bench: Bench, pair: Pair, arguments: argparse.Namespace) -> FloodResult | None:
+    if flooded.NAME not in arguments.cases:
+        return None
+    if not pair[1].has_stats:
+        print(f"{flooded.NAME}: left out, the command has no {{stats}}", file=sys.stderr)
+        return None
+    return FloodResult.of([flooded.start_and_flood(bench, pair) for _ in range(arguments.rounds)])
 
 
 def main() -> int:
@@ -172,7 +166,8 @@ def main() -> int:
     if not arguments.json:
         print(f"A = {pair[0].name}, B = {pair[1].name}, on CPU {cpus[0]}; load and backend on {cpus[-1]}.")
         print(f"Medians (least-greatest). >: the router used under {BUSY:.0%} of its CPU.\n")
-        print(HEAD, flush=True)
+        if arguments.cases != [flooded.NAME]:
+            print(HEAD, flush=True)
     results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(Path(folder), cpus[0], cpus[-1], arguments.seconds)
@@ -181,12 +176,16 @@ def main() -> int:
             results.append(result)
             if not arguments.json:
                 print(result.row(), flush=True)
-    if not results:
+        flood = run_flood(bench, pair, arguments)
+    if not results and not flood:
         raise BenchError("no case was measured")
-    found = faults(results, limited=pair[1].name == "gfrouter")
+    limited = pair[1].name == "gfrouter"
+    found = faults(results, limited) + (flood.faults(limited) if flood else [])
     if arguments.json:
         shown = {"routers": [asdict(router) for router in pair], "results": [asdict(r) for r in results]}
-        print(json.dumps({**shown, "faults": found}, indent=1))
+        print(json.dumps({**shown, "flood": flood and asdict(flood), "faults": found}, indent=1))
+    elif flood:
+        print(flood.table() if not results else "\n" + flood.table())
     for line in found:
         print(line, file=sys.stderr)
     return 1 if found else 0

@@ -20,7 +20,7 @@
 enum {
     PACKET = 834,            /* bytes of header and vars: a browser's request through nginx's uwsgi_params */
     MOST_CLIENTS = 4096,
-    SLOWEST_US = 1 << 20,    /* latencies are counted by the microsecond up to here, about a second */
+    COUNTED_US = 1 << 20,    /* latencies are counted by the microsecond up to here, about a second */
     RETRY_MS = 1,            /* a unix socket with a full backlog gives nothing to wait for: try again */
     PATIENCE_MS = 10000,     /* without any event for so long, what is in flight has failed */
 };
@@ -41,17 +41,9 @@ static struct {
 static int epoll;
 static char *request, *reply;
 static size_t request_length;
-static uint64_t deadline, asked, good, failed, latencies[SLOWEST_US];
+static uint64_t deadline, asked, good, failed, slowest_us, latencies[COUNTED_US];
 static size_t in_flight;
 static char first_error[128];
-
-static char *append_var(char *at, const char *key, const char *value, size_t length) {
-    size_t key_length = strlen(key);
-    *at++ = (char)key_length, *at++ = (char)(key_length >> 8);
-    at = mempcpy(at, key, key_length);
-    *at++ = (char)length, *at++ = (char)(length >> 8);
-    return mempcpy(at, value, length);
-}
 
 /* The vars in nginx's order; the cookie, last, is what makes the packet PACKET bytes for any key and body. */
 static void build_request(void) {
@@ -104,7 +96,8 @@ static void finish(struct client *c, const char *error) {
                      option.reply);
     } else {
         uint64_t us = (now_ns() - c->started) / 1000;
-        latencies[us < SLOWEST_US ? us : SLOWEST_US - 1]++;
+        latencies[us < COUNTED_US ? us : COUNTED_US - 1]++;
+        slowest_us = us > slowest_us ? us : slowest_us;
         good++;
     }
     close(c->fd);
@@ -197,7 +190,7 @@ static void run(struct client *clients) {
 
 static uint64_t percentile_us(double share) {
     uint64_t seen = 0;
-    for (uint64_t us = 0; us < SLOWEST_US; us++)
+    for (uint64_t us = 0; us < COUNTED_US; us++)
         if ((seen += latencies[us]) && seen >= share * (double)good)
             return us;
     return 0;
@@ -224,8 +217,8 @@ static void parse_options(int argc, char **argv) {
     if (!option.to.length || !option.requests == !option.seconds || optind < argc)
         die("usage: load --connect ADDRESS (--requests N | --seconds S) [--clients N] [--body BYTES] "
             "[--reply BYTES] [--key KEY]");
-    if (strlen(option.key) > 255)
-        die("--key has %zu bytes, but a key may have 255", strlen(option.key));
+    if (strlen(option.key) > LARGEST_KEY)
+        die("--key has %zu bytes, but a key may have %d", strlen(option.key), LARGEST_KEY);
 }
 
 int main(int argc, char **argv) {
@@ -242,7 +235,7 @@ int main(int argc, char **argv) {
     deadline = start + (uint64_t)(option.seconds * 1e9);
     run(clients);
     printf("{\"requests\": %ju, \"errors\": %ju, \"seconds\": %.6f, \"p50_us\": %ju, \"p99_us\": %ju, "
-           "\"first_error\": \"%s\"}\n", good, failed, (double)(now_ns() - start) / 1e9, percentile_us(0.5),
-           percentile_us(0.99), first_error);
+           "\"slowest_us\": %ju, \"first_error\": \"%s\"}\n", good, failed, (double)(now_ns() - start) / 1e9,
+           percentile_us(0.5), percentile_us(0.99), slowest_us, first_error);
     return failed ? 1 : 0;
 }

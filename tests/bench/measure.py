@@ -16,10 +16,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, median
 from typing import IO, Any
 
 HERE = Path(__file__).resolve().parent
@@ -48,11 +49,12 @@ class Case:
     nodes: int = 1
     unix: bool = False
     buffer_size: int = 0
+    flooded: bool = False  # takes Router.flood_options
 
 
 @dataclass(frozen=True)
 class Router:
-    """A router to measure. Its command holds {listen} and {subscription} (HOST:PORT) and {unix} (a path).
+    """A router to measure. Its command holds {listen}, {subscription} and {stats} (HOST:PORT) and {unix} (a path).
 
     carriers says whose CPU is the cost of a request: "children", those of the started process (a fastrouter's
     gateway); "server", those in its tree that run router.server; "any", these or, where none is, the tree.
@@ -62,10 +64,15 @@ class Router:
     command: tuple[str, ...]
     carriers: str
     buffer_option: str = ""  # takes Case.buffer_size; "" = it has none
+    flood_options: tuple[str, ...] = ()  # its stats on {stats}, and patience with nodes that are announced once
 
     @property
     def takes_unix(self) -> bool:
         return any("{unix}" in word for word in self.command)
+
+    @property
+    def has_stats(self) -> bool:
+        return any("{stats}" in word for word in self.command + self.flood_options)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Running:
     listen: str
     subscription: str
     unix: str
+    stats: str
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,32 @@ class Run:
     busy: float
     p50_us: int
     p99_us: int
+    slowest_us: int
 
 
 Pair = tuple[Router, Router]  # A, the measure, and B, the one in question
 Quad = tuple[tuple[Run, Run], tuple[Run, Run]]  # one comparison: the two runs of A, the two of B
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity of a case: the medians of A, of B, and of B over A, with the extremes of that ratio."""
+
+    a: float
+    b: float
+    ratio: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, quads: list[Quad], quantity: Callable[[Run], float]) -> Figure:
+        pairs = [(mean(map(quantity, a)), mean(map(quantity, b))) for a, b in quads]
+        ratios = [b / a for a, b in pairs]
+        return cls(median(a for a, _ in pairs), median(b for _, b in pairs), median(ratios), min(ratios), max(ratios))
+
+    @property
+    def spread(self) -> str:
+        return f"{self.ratio:.2f} ({self.least:.2f}-{self.greatest:.2f})"
 
 
 def tree(root: int) -> list[int]:
@@ -179,7 +209,7 @@ class Bench:
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             raise BenchError("no C compiler: neither cc nor gcc is on PATH")
-        for tool in ("load", "backend"):
+        for tool in ("load", "backend", "flood"):
             source = HERE / f"{tool}.c"
             if subprocess.run([compiler, "-O2", "-o", self.folder / tool, source]).returncode:
                 raise BenchError(f"{compiler} cannot compile {source}")
@@ -191,10 +221,13 @@ class Bench:
             "listen": free_address(socket.SOCK_STREAM),
             "subscription": free_address(socket.SOCK_DGRAM),
             "unix": str(self.folder / f"router-{slot}.sock"),
+            "stats": free_address(socket.SOCK_STREAM),
         }
         command = list(router.command)
         if case.buffer_size and router.buffer_option:
             command += [router.buffer_option, str(case.buffer_size)]
+        if case.flooded:
+            command += router.flood_options
         for name, place in places.items():
             command = [word.replace("{" + name + "}", place) for word in command]
         Path(places["unix"]).unlink(missing_ok=True)
@@ -261,10 +294,12 @@ class Bench:
             busy=spent_us / 1e6 / wall,
             p50_us=seen["p50_us"],
             p99_us=seen["p99_us"],
+            slowest_us=seen["slowest_us"],
         )
 
-    def start_and_compare(self, pair: Pair, case: Case) -> Iterator[Quad]:
-        """Both routers afresh, warmed, compared QUADS times."""
+    @contextmanager
+    def both(self, pair: Pair, case: Case) -> Iterator[tuple[Running, Running]]:
+        """Both routers afresh, warmed."""
         with ExitStack() as stack:
             a = stack.enter_context(self.router(pair[0], case, "a"))
             b = stack.enter_context(self.router(pair[1], case, "b"))
@@ -272,7 +307,17 @@ class Bench:
             for running in (a, b):
                 self.wait_until_serving(running, case)
                 self.load(running, case, "--seconds", str(WARM_SECONDS))
-            for number in range(QUADS):
-                outer, inner = (b, a) if number % 2 else (a, b)
-                o1, i1, i2, o2 = (self.measure(running, case) for running in (outer, inner, inner, outer))
-                yield ((i1, i2), (o1, o2)) if number % 2 else ((o1, o2), (i1, i2))
+            yield a, b
+
+    def start_and_compare(self, pair: Pair, case: Case) -> Iterator[Quad]:
+        """Both routers afresh, compared QUADS times."""
+        with self.both(pair, case) as (a, b):
+            yield from compare(a, b, lambda running: self.measure(running, case))
+
+
+def compare(a: Running, b: Running, run: Callable[[Running], Run]) -> Iterator[Quad]:
+    """QUADS comparisons of four runs each, A B B A and B A A B in turn."""
+    for number in range(QUADS):
+        outer, inner = (b, a) if number % 2 else (a, b)
+        o1, i1, i2, o2 = (run(running) for running in (outer, inner, inner, outer))
+        yield ((i1, i2), (o1, o2)) if number % 2 else ((o1, o2), (i1, i2))

@@ -1,8 +1,9 @@
-/* What load.c and backend.c must agree on: addresses, filler bytes, and the one reply.
+/* What load.c, backend.c and flood.c must agree on: addresses, vars, filler bytes, the one reply, and what an
+ * announcement looks like.
  *
  * Every body, of a request or of a reply, is the alphabet over and over, so that the other end can check any
- * piece of it by its offset alone. Both programs are for Linux: one thread, one edge-triggered epoll
- * descriptor.
+ * piece of it by its offset alone. The programs are for Linux and have one thread each; load and backend wait
+ * on one edge-triggered epoll descriptor.
  */
 #ifndef WIRE_H
 #define WIRE_H
@@ -24,6 +25,8 @@ enum {
     CHUNK = 1 << 16,  /* bytes read at a time: what a socket buffer on loopback holds at first */
     EVENTS = 256,     /* events taken at a time: more than the clients of any case */
     SMALLEST_REPLY = 128,
+    LARGEST_KEY = 255,    /* bytes; a router keeps its length in a byte */
+    PACKET_ROOM = 1024,   /* bytes of an announcement: two values of 255 and the small fields */
 };
 
 struct address {
@@ -79,6 +82,29 @@ static inline struct address parse_address(const char *text) {
     in->sin_family = AF_INET;
     in->sin_port = htons((uint16_t)number("port", colon + 1, 0, 65535));
     return a;
+}
+
+static inline char *append_var(char *at, const char *key, const char *value, size_t length) {
+    size_t key_length = strlen(key);
+    *at++ = (char)key_length, *at++ = (char)(key_length >> 8);
+    at = mempcpy(at, key, key_length);
+    *at++ = (char)length, *at++ = (char)(length >> 8);
+    return mempcpy(at, value, length);
+}
+
+/* The fields in the order in which a uWSGI worker sends them; modifier1 224, command 0 = subscribe. */
+static inline size_t build_announcement(char packet[PACKET_ROOM], const char *key, const char *address) {
+    const char *vars[][2] = {
+        {"key", key}, {"address", address}, {"modifier1", "0"}, {"modifier2", "0"},
+        {"cores", "1"}, {"load", "0"}, {"weight", "1"},
+    };
+    char *at = packet + 4;
+    for (size_t i = 0; i < sizeof vars / sizeof *vars; i++)
+        at = append_var(at, vars[i][0], vars[i][1], strlen(vars[i][1]));
+    size_t datasize = (size_t)(at - packet) - 4;
+    packet[0] = (char)224, packet[3] = 0;
+    packet[1] = (char)datasize, packet[2] = (char)(datasize >> 8);
+    return datasize + 4;
 }
 
 /* Room for CHUNK bytes from any phase of the alphabet: body byte i equals filler()[i % ALPHABET]. */
