@@ -1,12 +1,13 @@
 """How many announcements a sender may have heard: token buckets, and a filter in the kernel for those who flood.
 
 A sender is a socket (address and port), and its host is one as well, with HOST_FACTOR times the quota: a loop in a
-script costs nobody else on its machine a word, and one that changes its port each time is stopped all the same.
+script costs nobody else on its machine a word, and one that changes its port each time is stopped all the same. An IPv6
+host has 2**64 addresses, so all of its network is the host there.
 
 Reading a datagram only to drop it costs 3 to 7 µs, and while a flood fills the socket's buffer the kernel drops what
-others say. So who sends more than twice his quota is blocked for BLOCK_S by a classic BPF filter on the socket
-(SO_ATTACH_FILTER, which needs no privilege): his datagrams cost us nothing then and take no room. Where the kernel
-refuses filters, dropping by hand remains.
+others say. So who sends more than twice its quota is blocked by a classic BPF filter on the socket (SO_ATTACH_FILTER,
+which needs no privilege): its datagrams cost us nothing then and take no room. That ends after BLOCK_S, and lasts twice
+as long each time that the flood goes on. Where the kernel refuses filters, dropping by hand remains.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 # Times the quota of one socket, as a host has many workers. At the default quota and tolerance a host that floods from
-# ever new ports keeps HOST_FACTOR * BURST_S * 1,000 / BLOCK_S * 17 = 27,000 nodes alive, about half of what is kept.
+# ever new ports keeps HOST_FACTOR * BURST_S * 1,000 * 17 / BLOCK_S = 27,000 nodes alive, about half of what is kept,
+# and fewer when it is blocked for longer.
 HOST_FACTOR = 4
 BURST_S = 2.0  # a quiet sender has saved up so many seconds' worth: a machine that starts announces all it has, twice
-BLOCK_S = 5.0  # what a sender who floods is not heard for at least; shorter than the 17 s after which his nodes leave
+BLOCK_S = 5.0  # what a sender is not heard for the first time; shorter than the 17 s after which its nodes leave
+LONGEST_BLOCK_S = 60.0  # and the last; who does not flood for as long begins anew
 MOST_SENDERS = 10_000  # whose buckets are kept, 2 MB
 MOST_BLOCKED = 40  # a filter that is longer costs every sender more than a microsecond
 
@@ -34,17 +37,22 @@ LOAD_WORD, LOAD_HALF, LOAD_BYTE, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x28, 0x30, 
 NETWORK = 0xFFF00000
 WHOLE, NOTHING = 0xFFFFFFFF, 0
 
-Sender = tuple[str, int]  # numeric host, and port; 0 = all of the host
+Sender = tuple[str, int]  # numeric host, and port; 0 = all of the host, which for IPv6 is the first address of its /64
 
 
 @dataclass(slots=True)
 class Bucket:
-    """What one sender has saved up; `over` counts what came beyond it since the time `since`. Times in seconds."""
+    """What one sender has saved up; `over` counts what came beyond it since the time `since`.
+
+    `blocks`: how often it was blocked, which is forgotten at `forgiven`. Times in seconds.
+    """
 
     tokens: float
     filled: float
     over: int = 0
     since: float = 0.0
+    blocks: int = 0
+    forgiven: float = 0.0
 
 
 class Quota:
@@ -61,13 +69,14 @@ class Quota:
         self._flooding: dict[Sender, None] = {}  # since the last look
         self._set_filter()  # an inherited socket may have one from before a restart
         self._drops = self._kernel_drops()
-        self._goes_on = False  # the kernel still drops as much as a flood is
 
     def admits(self, host: str, port: int, now: float) -> bool:
         """Whether this one is within the quota of its socket and its host. An empty host (a unix socket) has none."""
         if not self.rate or not host:
             return True
-        return self._take((host, port), self.rate, now) and self._take((host, 0), self.rate * HOST_FACTOR, now)
+        return self._take((host, port), self.rate, now) and self._take(
+            (_network(host), 0), self.rate * HOST_FACTOR, now
+        )
 
     def _take(self, sender: Sender, rate: int, now: float) -> bool:
         bucket = self.buckets.get(sender)
@@ -75,12 +84,14 @@ class Quota:
             if len(self.buckets) >= MOST_SENDERS:
                 self.buckets.popitem(last=False)
             bucket = self.buckets[sender] = Bucket(rate * BURST_S, now)
+        else:
+            self.buckets.move_to_end(sender)  # one in use, as a host's, outlives those of its thousands of ports
         bucket.tokens = min(bucket.tokens + (now - bucket.filled) * rate, rate * BURST_S)
         bucket.filled = now
         if bucket.tokens >= 1:
             bucket.tokens -= 1
             return True
-        if now - bucket.since > 1.0:
+        if now - bucket.since >= 1.0:
             bucket.since, bucket.over = now, 0
         bucket.over += 1
         if bucket.over > rate:  # twice the quota within a second is no slip any more
@@ -88,30 +99,32 @@ class Quota:
         return False
 
     def flooders(self, now: float) -> list[Sender]:
-        """Block those who flood and are not blocked yet, and give them; let go of those whose time is over.
-
-        Nobody is let go while the kernel goes on dropping: each return of a flood could fill the buffer.
-        """
-        over = [] if self._goes_on else [sender for sender, until in self.blocked.items() if until <= now]
+        """Block those who flood and are not blocked yet, and give them; let go of those whose time is over."""
+        over = [sender for sender, until in self.blocked.items() if until <= now]
         for sender in over:
             del self.blocked[sender]
         new = [sender for sender in self._flooding if sender not in self.blocked][: MOST_BLOCKED - len(self.blocked)]
         self._flooding.clear()
         for sender in new:
-            self.blocked[sender] = now + BLOCK_S
+            self.blocked[sender] = now + self._sentence(sender, now)
         if new or over:
             self._set_filter()
         return new
 
-    def dropped(self) -> int:
-        """Datagrams that the kernel has dropped since the last call, by the filter or as the buffer was full.
+    def _sentence(self, sender: Sender, now: float) -> float:
+        """For how long this one is to be blocked, in seconds."""
+        bucket = self.buckets[sender]  # it has just been used, so nobody has taken its place
+        if now >= bucket.forgiven:
+            bucket.blocks = 0
+        seconds = min(BLOCK_S * 2**bucket.blocks, LONGEST_BLOCK_S)
+        bucket.blocks += 1
+        bucket.forgiven = now + seconds + LONGEST_BLOCK_S
+        return seconds
 
-        To be called about once a second.
-        """
+    def dropped(self) -> int:
+        """Datagrams that the kernel has dropped since the last call, by the filter or as the buffer was full."""
         before, self._drops = self._drops, self._kernel_drops()
-        dropped = (self._drops - before) & WHOLE
-        self._goes_on = bool(self.blocked) and dropped > self.rate
-        return dropped
+        return (self._drops - before) & WHOLE
 
     def _set_filter(self) -> None:
         code = b"".join(map(_drop, self.blocked)) + _instruction(RETURN, WHOLE)
@@ -133,11 +146,20 @@ class Quota:
             return 0
 
 
+def _network(host: str) -> str:
+    """The host that a quota is for: the first address of its /64 for IPv6, else itself."""
+    if ":" not in host:
+        return host
+    return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host)[:8] + bytes(8))
+
+
 def _drop(sender: Sender) -> bytes:
     """The part of a filter that drops what this sender sends, and falls through for all others."""
     host, port = sender
     packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     version, source_at = (0x60, 8) if len(packed) == 16 else (0x40, 12)
+    if len(packed) == 16 and not port:
+        packed = packed[:8]
     loads = [
         (LOAD_WORD, NETWORK + source_at + at, int.from_bytes(packed[at : at + 4])) for at in range(0, len(packed), 4)
     ]

@@ -2,7 +2,8 @@
 
 An answer replaces what was known of the name. That there is no such name is an answer; a time-out or a server's failure
 is none, and leaves the name's nodes as they are. Lookups run in the greenlets of the supervisor, a few at a time, so a
-DNS server that is slow holds up other names and nothing else. Routers only ever see numeric addresses.
+DNS server that is slow holds up other names and nothing else. Addresses of a family that this machine does not have are
+left out. Routers only ever see numeric addresses.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ class Resolver:
         target = parse_node(address)
         assert isinstance(target, HostName)
         try:
-            found = self.lookup(target.host, target.port, type=socket.SOCK_STREAM)
+            found = self.lookup(target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
         except socket.gaierror as error:
             return ([] if error.errno in NOTHING else None), f"cannot resolve {target.host}: {error.strerror}"
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RuntimeError) as error:  # the last where no thread can be started for it
             return None, f"cannot resolve {target.host}: {error}"
         return [name_of(sockaddr) for _, _, _, _, sockaddr in found], ""
