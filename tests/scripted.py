@@ -4,7 +4,7 @@
         ...node.address...                                       # the last script serves all further ones
         node.connections[0].received                             # every byte the router sent to it
 
-    ScriptedNode(*scripts, address="127.0.0.1:0")   or a unix path; `.address` is the real one after the start
+    ScriptedNode(*scripts, address="127.0.0.1:0")   or [::1]:0, a unix path, @name; `.address` is the real one
     NodeConnection  .received .head .body .eof  .read(n) .read_head() .read_body(n) .read_to_end() .send(data) .reset()
     scripts: close_at_once reset_at_once close_after_head reset_after_head hang
              answer(data, body=N) answer_early(data) answer_slowly(data, piece, pause) answer_then_reset(data)
@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhello"
@@ -251,36 +251,56 @@ class Blackhole:
 
 
 def listen(address: str, backlog: int = 128) -> socket.socket:
-    """A listening socket on `ip:port` (port 0: any free one) or a unix path."""
-    unix = address.startswith("/")
-    sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-    sock.bind(address if unix else split(address))
+    """A listening socket at any form of address that `split` knows (port 0: any free one)."""
+    sock = socket.socket(family_of(address))
+    if sock.family != socket.AF_UNIX:
+        # As every server: connections of an earlier one that linger in TIME_WAIT do not hold up the next.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(split(address))
     sock.listen(backlog)
     return sock
 
 
 def connect(address: str, timeout: float = 10) -> socket.socket:
-    """A blocking connection to `ip:port` or a unix path, every call on it bounded by `timeout` seconds."""
-    unix = address.startswith("/")
-    sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
+    """A blocking connection to such an address, every call on it bounded by `timeout` seconds."""
+    sock = socket.socket(family_of(address))
     sock.settimeout(timeout)
     try:
-        sock.connect(address if unix else split(address))
+        sock.connect(split(address))
     except OSError:
         sock.close()
         raise
     return sock
 
 
-def split(address: str) -> tuple[str, int]:
-    """`127.0.0.1:3031` as the pair that the socket module wants."""
+def family_of(address: str) -> socket.AddressFamily:
+    if address.startswith(("/", "@")):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+
+
+def split(address: str) -> Any:
+    """What the socket module wants for `127.0.0.1:3031`, `localhost:3031`, `[::1]:3031`, `/a/path` and `@name`.
+
+    The abstract name has a NUL behind it, too, as uWSGI's have. Written here anew, not with the router's grammar, so
+    that neither proves the other by itself.
+    """
+    if address.startswith("@"):
+        return b"\0" + os.fsencode(address[1:]) + b"\0"
+    if address.startswith("/"):
+        return address
     host, _, port = address.rpartition(":")
-    return host, int(port)
+    return host.strip("[]"), int(port)
 
 
 def address_of(sock: socket.socket) -> str:
+    """Where a socket is bound, in the same forms; "" where it is not."""
     name = sock.getsockname()
-    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
+    if isinstance(name, bytes):
+        return "@" + os.fsdecode(name.strip(b"\0")) if name else ""
+    if isinstance(name, str):
+        return name
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def wait_for(
