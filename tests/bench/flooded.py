@@ -3,7 +3,8 @@
 Both routers of a start are compared quiet, and then again in the same order, with the one that is measured under a
 flood. Meanwhile other addresses announce nodes of their own, each once, and the stats tell afterwards which of them are
 known. A router keeps what a flood has left, so what it lost and what memory it took is that of all its floods together.
-Flooder and others share the CPU of the load generator.
+Flooder and others share the CPU of the load generator. The CPU of a request is that of all processes of a router here:
+who takes announcements in takes the CPU from who carries requests.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ FLOOD_SECONDS = RUN_SECONDS + 2 * LEAD_SECONDS
 OTHERS = 50  # announcements of others in a flood, spread over its time
 FLOODER, FIRST_OTHER, OTHER_HOSTS = "127.0.0.9", "127.0.0.20", 20  # the others' addresses count up from the first
 NUMBERS = 10_000_000  # more than a flood announces: each flood has the next so many, and repeats none
-SETTLE_SECONDS = 0.5  # after the last flood, for a router to take in what it has heard
+SETTLE_SECONDS = 2.0  # after the last flood, for a router to take in what it has heard
 STATS_SECONDS = 30.0  # for a stats server to list hundreds of thousands of keys
 
-P99_LIMIT = 1.3  # B's over A's under a flood. All clients wait for one CPU, so it is what CPU/request is held to
+# B's p99 over A's under a flood: all clients wait for one CPU, so it is what CPU/request is held to, 1.3, and a margin
+# for noise: of two fastrouters on a busy machine single comparisons gave 0.7 to 1.3, their medians 0.96.
+P99_LIMIT = 1.5
 MEMORY_LIMIT_MB = 32.0  # what the floods may cost: thousands of nodes, not all the hundreds of thousands
 RATE_LIMIT = 0.9  # of RATE: a flood below that has proved nothing
 
@@ -118,7 +121,8 @@ def known_others(stats: str) -> set[str]:
 
 def start_and_flood(bench: Bench, pair: Pair) -> Start:
     bench = replace(bench, run_seconds=RUN_SECONDS)
-    with bench.both(pair, CASE) as (a, b):
+    whole = (replace(pair[0], carriers="tree"), replace(pair[1], carriers="tree"))
+    with bench.both(whole, CASE) as (a, b):
         quiet = list(compare(a, b, lambda running: bench.measure(running, CASE)))
         of_a, of_b = Flood(bench, a), Flood(bench, b)
         flooded = list(compare(a, b, lambda running: (of_a if running is a else of_b).measure()))
@@ -185,6 +189,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[Run], float]]] = {
     "p99": ("p99 ms", lambda run: run.p99_us / 1000),
     "slowest": ("slowest ms", lambda run: run.slowest_us / 1000),
     "per_second": ("requests/s", lambda run: run.per_second),
+    "cpu": ("CPU µs/request", lambda run: run.cpu_us),
 }
 
 

@@ -57,7 +57,7 @@ class Router:
     """A router to measure. Its command holds {listen}, {subscription} and {stats} (HOST:PORT) and {unix} (a path).
 
     carriers says whose CPU is the cost of a request: "children", those of the started process (a fastrouter's
-    gateway); "server", those in its tree that run router.server; "any", these or, where none is, the tree.
+    gateway); "server", those in its tree that run router.server; "any", these or, where none is, the tree; "tree", all.
     """
 
     name: str
@@ -154,6 +154,8 @@ def is_server(pid: int) -> bool:
 def carriers(running: Running) -> list[int]:
     """The processes whose CPU is the cost of a request."""
     everyone = tree(running.process.pid)
+    if running.router.carriers == "tree":
+        return everyone
     if running.router.carriers == "children":
         return everyone[1:]
     servers = [pid for pid in everyone if is_server(pid)]
