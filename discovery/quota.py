@@ -5,7 +5,7 @@ script costs nobody else on its machine a word, and one that changes its port ea
 host has 2**64 addresses, so all of its network is the host there.
 
 Reading a datagram only to drop it costs 3 to 7 µs, and while a flood fills the socket's buffer the kernel drops what
-others say. So who sends more than twice its quota is blocked by a classic BPF filter on the socket (SO_ATTACH_FILTER,
+others say. So who goes on when its quota is spent is blocked by a classic BPF filter on the socket (SO_ATTACH_FILTER,
 which needs no privilege): its datagrams cost us nothing then and take no room. That ends after BLOCK_S, and lasts twice
 as long each time that the flood goes on. Where the kernel refuses filters, dropping by hand remains.
 """
@@ -19,10 +19,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 # Times the quota of one socket, as a host has many workers. At the default quota and tolerance a host that floods from
-# ever new ports keeps HOST_FACTOR * BURST_S * 1,000 * 17 / BLOCK_S = 27,000 nodes alive, about half of what is kept,
+# ever new ports keeps HOST_FACTOR * BURST_S * 1,000 * 17 / BLOCK_S = 14,000 nodes alive, a quarter of what is kept,
 # and fewer when it is blocked for longer.
 HOST_FACTOR = 4
-BURST_S = 2.0  # a quiet sender has saved up so many seconds' worth: a machine that starts announces all it has, twice
+BURST_S = 1.0  # a quiet sender has saved up so many seconds' worth: a machine that starts announces all it has at once
+PATIENCE_S = (
+    0.25  # so many seconds' worth beyond that, within a second, are a flood: what is sent by mistake ends sooner
+)
 BLOCK_S = 5.0  # what a sender is not heard for the first time; shorter than the 17 s after which its nodes leave
 LONGEST_BLOCK_S = 60.0  # and the last; who does not flood for as long begins anew
 MOST_SENDERS = 10_000  # whose buckets are kept, 2 MB
@@ -74,9 +77,8 @@ class Quota:
         """Whether this one is within the quota of its socket and its host. An empty host (a unix socket) has none."""
         if not self.rate or not host:
             return True
-        return self._take((host, port), self.rate, now) and self._take(
-            (_network(host), 0), self.rate * HOST_FACTOR, now
-        )
+        of_host = self.rate * HOST_FACTOR
+        return self._take((host, port), self.rate, now) and self._take((network(host), 0), of_host, now)
 
     def _take(self, sender: Sender, rate: int, now: float) -> bool:
         bucket = self.buckets.get(sender)
@@ -94,7 +96,7 @@ class Quota:
         if now - bucket.since >= 1.0:
             bucket.since, bucket.over = now, 0
         bucket.over += 1
-        if bucket.over > rate:  # twice the quota within a second is no slip any more
+        if bucket.over > rate * PATIENCE_S:
             self._flooding[sender] = None
         return False
 
@@ -146,7 +148,7 @@ class Quota:
             return 0
 
 
-def _network(host: str) -> str:
+def network(host: str) -> str:
     """The host that a quota is for: the first address of its /64 for IPv6, else itself."""
     if ":" not in host:
         return host

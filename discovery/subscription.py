@@ -19,7 +19,7 @@ import logging
 import os
 import socket
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,7 +30,8 @@ from gevent.socket import wait_read
 
 from discovery.ack import acknowledge
 from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementError, parse_announcement
-from discovery.quota import Quota
+from discovery.pending import Pending
+from discovery.quota import Quota, network
 from router import net
 from router.address import AddressError, Inet, name_of, parse_node
 from router.feed import Feed
@@ -41,6 +42,7 @@ LARGEST_QUOTA = 1_000_000  # announcements a second; nobody takes in more
 SWEEP_EVERY = 1.0  # seconds
 LATE = 2.0  # seconds by which a sweep may come late before we say that nobody was listening
 READS = 2000  # datagrams a turn of the loop: 10 ms, faster than 100,000 a second come in
+STEP = 250  # datagrams, after which it is looked who floods
 BATCH = 50  # announcements to act on, or nodes to expire, a turn: 3 ms, which all others can wait
 PENDING = 20_000  # datagrams that were read and not acted on yet; 5 MB of usual ones
 FLOOD_PATIENCE = 5.0  # seconds that a sweep waits for the socket to run dry; more than a late one is late
@@ -110,7 +112,7 @@ class Subscription:
         self.quota = Quota(self.socket, self.settings.quota)
         self._listened = Listened(clock)
         self._wall = wall
-        self._pending: deque[tuple[bytes, Any]] = deque()  # datagrams and their senders
+        self._pending = Pending()
         # When we heard of them last, on `_listened`; the oldest first, where a sweep begins.
         self._heard: OrderedDict[Place, float] = OrderedDict()
         self._inactive: OrderedDict[Place, float] = OrderedDict()  # by vassal
@@ -131,7 +133,7 @@ class Subscription:
         now = self._listened()
         dry = self._receive(feed, now)
         for _ in range(min(BATCH, len(self._pending))):
-            self._understand(feed, *self._pending.popleft(), now)
+            self._understand(feed, *self._pending.take(), now)
         overdue = now - self._sweep_at
         due = overdue >= FLOOD_PATIENCE or (dry and not self._pending and overdue >= 0)
         if due and self._sweep(feed, now):
@@ -144,10 +146,25 @@ class Subscription:
             wait_read(self.socket.fileno(), timeout)
 
     def _receive(self, feed: Feed, now: float) -> bool:
-        """Take in READS datagrams or fewer, but for those beyond their sender's quota; True when there were no more."""
-        recvfrom, admits, pending = self.socket.recvfrom, self.quota.admits, self._pending
+        """Take in READS datagrams or fewer; True when there were no more."""
+        for _ in range(READS // STEP):
+            if len(self._pending) >= PENDING:
+                return False
+            dry = self._read(feed, now)
+            for host, port in self.quota.flooders(now):
+                who = f"{host} port {port}" if port else f"{host} (all ports)"
+                if dropped := self._pending.drop(network(host), port):
+                    feed.reject("over the quota", f"from {who}", dropped)
+                log.warning("%s: %s floods, and is not heard for a while", self.name, who)
+            if dry:
+                return True
+        return False
+
+    def _read(self, feed: Feed, now: float) -> bool:
+        """Take in STEP datagrams or fewer, but for those beyond their sender's quota; True when there were no more."""
+        recvfrom, admits, add = self.socket.recvfrom, self.quota.admits, self._pending.add
         dry, dropped = False, 0
-        for _ in range(min(READS, PENDING - len(pending))):
+        for _ in range(STEP):
             try:
                 # One byte more than may come tells an oversized datagram from the largest.
                 datagram, sender = recvfrom(LARGEST_DATAGRAM + 1)
@@ -159,16 +176,14 @@ class Subscription:
                     raise
                 feed.reject("receive error", str(error))
                 continue
-            if admits(*_host_and_port(sender), now):
-                pending.append((datagram, sender))
+            host, port = _host_and_port(sender)
+            if admits(host, port, now):
+                add(network(host), datagram, sender)
             else:
                 dropped += 1
                 loud = sender
         if dropped:
             feed.reject("over the quota", f"the last one from {_shown(loud)}", dropped)
-        for host, port in self.quota.flooders(now):
-            who = f"{host} port {port}" if port else f"{host} (all ports)"
-            log.warning("%s: %s sends far more than its quota of announcements, dropped for a while", self.name, who)
         return dry
 
     def _understand(self, feed: Feed, datagram: bytes, sender: Any, now: float) -> None:

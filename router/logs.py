@@ -32,18 +32,15 @@ def log_to(stream: TextIO) -> None:
 def log_change(change: Change) -> None:
     """What changed in a pool: `foo.com + 10.0.0.5:3031 (consul)`, or uWSGI's lines for its own subscriptions."""
     key = printable(change.key)
-    who = f"[uwsgi-subscription for pid {os.getpid()}]"
-    subscribed = change.source.startswith("subscription")
-    if change.opened and subscribed:
-        log.info("%s new pool: %s (hash key: %d)", who, key, djb33x(change.key))
-    for member in change.joined:
-        if subscribed:
-            log.info("%s %s => new node: %s", who, key, printable(member.endpoint.address))
-        else:
-            log.info("%s + %s (%s)", key, printable(member.endpoint.address), change.source)
-    if not subscribed:
-        for member in change.left:
-            log.info("%s - %s (%s)", key, printable(member.endpoint.address), change.source)
+    if change.source.startswith("subscription"):
+        who = f"[uwsgi-subscription for pid {os.getpid()}]"
+        lines = [f"{who} new pool: {key} (hash key: {djb33x(change.key)})"] if change.opened else []
+        lines += [f"{who} {key} => new node: {printable(member.endpoint.address)}" for member in change.joined]
+    else:
+        lines = [f"{key} + {printable(member.endpoint.address)} ({change.source})" for member in change.joined]
+        lines += [f"{key} - {printable(member.endpoint.address)} ({change.source})" for member in change.left]
+    if lines:  # as one record: a record and its flush cost more than a line
+        log.info("%s", "\n".join(lines))
 
 
 def peer_name(client: socket) -> str:

@@ -159,9 +159,9 @@ def test_a_quota_drops_what_one_sender_says_beyond_it_and_nothing_of_others() ->
             loud.sendto(subscription(f"{number}.loud.com", NODE), to)
         other.sendto(subscription("foo.com", NODE), to)
         router.wait_for_nodes("foo.com", 1)
-        router.wait_line(rf"127.0.0.1 port {address_of(loud).rpartition(':')[2]} sends far more than its quota")
+        router.wait_line(rf"127.0.0.1 port {address_of(loud).rpartition(':')[2]} floods")
         wait_for(lambda: sum(rejected(router).values()) + len(keys(router)) == 201, "all to be read or dropped")
-        assert 20 <= len(keys(router)) <= 31  # the burst, and what a second of slow reading adds
+        assert 1 <= len(keys(router)) <= 21  # the burst, less what was not acted on yet, and a second of slow reading
         for number in range(50):
             loud.sendto(subscription(f"{number}.again.com", NODE), to)
         wait_for(lambda: rejected(router).get("dropped by the kernel", 0) >= 50, "the kernel's count")
@@ -191,7 +191,7 @@ def test_a_flood_costs_no_request_and_no_announcement_of_others(router: Router) 
         port = router.subscriptions.rpartition(":")[2]
         with Process(sys.executable, "-c", FLOOD, port, env={"PYTHONPATH": str(TESTS)}) as flood:
             flood.wait_line("flooding")
-            router.wait_line("127.0.0.9 port [0-9]+ sends far more than its quota")
+            router.wait_line("127.0.0.9 port [0-9]+ floods")
             for number in range(50):
                 announce(router.subscriptions, f"{number}.others.com", node.address)
                 assert ask(router.address, GET) == HELLO

@@ -123,7 +123,7 @@ def test_a_turn_acts_on_a_bounded_number_of_datagrams(announced: Announced) -> N
 
 
 def test_a_turn_reads_ahead_as_far_as_it_may_and_acts_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"READS": 20, "BATCH": 5, "PENDING": 30}.items():
+    for name, value in {"READS": 20, "STEP": 5, "BATCH": 5, "PENDING": 30}.items():
         monkeypatch.setattr(subscription, name, value)
     places = [f"10.0.0.{i}:3031" for i in range(60)]
     with Announced() as announced:
@@ -154,6 +154,7 @@ def test_nobody_expires_while_his_word_waits_to_be_acted_on(announced: Announced
 def test_nobody_expires_while_his_word_waits_behind_what_is_over_a_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a turn has read all that it may, acted on all that it read, and yet the socket is not dry."""
     monkeypatch.setattr(subscription, "READS", 20)
+    monkeypatch.setattr(subscription, "STEP", 10)
     with Announced(quota=1) as announced:
         announced.take(packet())
         announced.idle(17)
