@@ -4,11 +4,13 @@
         ...node.address...                                       # the last script serves all further ones
         node.connections[0].received                             # every byte the router sent to it
 
-    ScriptedNode(*scripts, address="127.0.0.1:0")   or a unix path; `.address` is the real one after the start
+    ScriptedNode(*scripts, address="127.0.0.1:0")   or a unix path; `.address` is the real one after the start;
+                                                      [::1]:0 and @name are addresses as well
     NodeConnection  .received .head .body .eof  .read(n) .read_head() .read_body(n) .read_to_end() .send(data) .reset()
     scripts: close_at_once reset_at_once close_after_head reset_after_head hang
              answer(data, body=N) answer_early(data) answer_slowly(data, piece, pause) answer_then_reset(data)
-             read_slowly(piece, pause, data); any function that takes a NodeConnection is a script too
+             read_slowly(piece, pause, data) when(event, script)
+             any function that takes a NodeConnection is a script too
     Blackhole()   `.address` of a listener with a full backlog: a connect there neither succeeds nor fails
 
 Plain threads and blocking sockets, no gevent: it goes on serving while a test's hub is busy, and nothing it does can
@@ -25,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhello"
@@ -182,6 +184,17 @@ def read_slowly(piece: int, pause: float, body: int, data: bytes = HELLO) -> Scr
     return script
 
 
+def when(event: threading.Event, script: Script) -> Script:
+    """Plays `script` only once `event` is set."""
+
+    def play(connection: NodeConnection) -> None:
+        connection.read_head()
+        event.wait(10)
+        script(connection)
+
+    return play
+
+
 class ScriptedNode:
     """Listens from construction on; one thread accepts, one thread plays each connection's script."""
 
@@ -251,25 +264,35 @@ class Blackhole:
 
 
 def listen(address: str, backlog: int = 128) -> socket.socket:
-    """A listening socket on `ip:port` (port 0: any free one) or a unix path."""
-    unix = address.startswith("/")
-    sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-    sock.bind(address if unix else split(address))
+    """A listening socket on an address as `place` takes it (port 0: any free one)."""
+    family, sockaddr = place(address)
+    sock = socket.socket(family)
+    sock.bind(sockaddr)
     sock.listen(backlog)
     return sock
 
 
 def connect(address: str, timeout: float = 10) -> socket.socket:
-    """A blocking connection to `ip:port` or a unix path, every call on it bounded by `timeout` seconds."""
-    unix = address.startswith("/")
-    sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
+    """A blocking connection to an address as `place` takes it, every call on it bounded by `timeout` seconds."""
+    family, sockaddr = place(address)
+    sock = socket.socket(family)
     sock.settimeout(timeout)
     try:
-        sock.connect(address if unix else split(address))
+        sock.connect(sockaddr)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def place(address: str) -> tuple[socket.AddressFamily, Any]:
+    """(family, sockaddr) of `ip:port`, `[v6]:port`, a path, or `@name` as uWSGI binds it, a NUL at its end too."""
+    if address.startswith("/"):
+        return socket.AF_UNIX, address
+    if address.startswith("@"):
+        return socket.AF_UNIX, f"\0{address[1:]}\0"
+    host, port = split(address)
+    return (socket.AF_INET6, (host[1:-1], port)) if host.startswith("[") else (socket.AF_INET, (host, port))
 
 
 def split(address: str) -> tuple[str, int]:
@@ -279,8 +302,13 @@ def split(address: str) -> tuple[str, int]:
 
 
 def address_of(sock: socket.socket) -> str:
+    """Where it is bound, as `place` takes it."""
     name = sock.getsockname()
-    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
+    if isinstance(name, bytes):
+        return f"@{name[1:-1].decode()}"
+    if isinstance(name, str):
+        return name
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def wait_for(

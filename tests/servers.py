@@ -9,7 +9,8 @@
 
 For a node that misbehaves in one exact way, and for `wait_for`, see scripted.py. GFROUTER_TEST_ROUTER=fastrouter puts
 the real uWSGI FastRouter in the router's place: the oracle these tests were proven on. A test that it cannot pass is
-marked `better(...)`. Every process is ended by its own process group when its `with` ends, whatever happened.
+marked `better(...)`. `Router(fastrouter=True)` is the real one whatever that says, so that like.py may have both. Every
+process is ended by its own process group when its `with` ends, whatever happened.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
 UWSGI = Path(sys.executable).with_name("uwsgi")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 CORE = {"ini", "shared_socket", "subscription_tolerance", "vacuum"}  # options without fastrouter- before them
-OURS_ALONE = {"connect_timeout", "retry"}  # options that uWSGI does not have
+OURS_ALONE = {"connect_timeout", "retry", "warm_timeout"}  # options that uWSGI does not have
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.
@@ -194,6 +195,7 @@ class Router(Process):
         stats_address: str = "",
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
+        fastrouter: bool = FASTROUTER,
         **options: object,
     ) -> None:
         self.address = address or free_address()
@@ -208,7 +210,7 @@ class Router(Process):
                 "stats": self.stats_address,
                 **options,
             }
-        super().__init__(*ROUTER_COMMAND, *words, *as_words(options), cwd=cwd, env=env)
+        super().__init__(*router_command(fastrouter), *words, *as_words(options, fastrouter), cwd=cwd, env=env)
         try:
             for slot in range(1, int(str(options.get("processes", 1))) + 1):
                 self.wait_line(rf"spawned uWSGI fastrouter {slot} ")
@@ -306,16 +308,17 @@ class Nginx(Process):
         self._folder.cleanup()
 
 
-ROUTER_COMMAND: list[str | Path] = [UWSGI, "--master"] if FASTROUTER else [sys.executable, "-P", "-m", "router"]
+def router_command(fastrouter: bool = FASTROUTER) -> list[str | Path]:
+    return [UWSGI, "--master"] if fastrouter else [sys.executable, "-P", "-m", "router"]
 
 
-def as_words(options: Mapping[str, object]) -> list[str]:
+def as_words(options: Mapping[str, object], fastrouter: bool = FASTROUTER) -> list[str]:
     """`{"timeout": 2, "cheap": True}` as the words of a command line, in the spelling of the router under test."""
     words: list[str] = []
     for name, value in options.items():
-        if FASTROUTER and name in OURS_ALONE:
+        if fastrouter and name in OURS_ALONE:
             continue
-        if not FASTROUTER or name in CORE:
+        if not fastrouter or name in CORE:
             flag = "--" + name.replace("_", "-")
         else:
             flag = "--fastrouter" if name == "listen" else "--fastrouter-" + name.replace("_", "-")
