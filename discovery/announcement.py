@@ -57,11 +57,6 @@ class Announcement:
     vassal: str = ""
     clear: bool = False
 
-    @property
-    def leaving(self) -> bool:
-        """An unsubscribe, or a vassal that subscribes once more to say that its address is empty now."""
-        return not self.subscribe or (self.clear and bool(self.vassal))
-
     def node(self, heard: float) -> Node:
         """The node that it describes; `heard` in unix seconds."""
         return Node(

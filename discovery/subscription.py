@@ -1,12 +1,15 @@
-"""The native uWSGI subscription server: workers announce themselves over UDP, and fall silent when they die.
+"""The native uWSGI subscription server: workers announce themselves in datagrams, and fall silent when they die.
 
 `Listened` is a clock that does not run while nobody listens. `Subscription` is the source: it joins a socket,
-that clock and the parser of announcement.py to a feed.
+that clock, the senders' quota (quota.py) and the parser of announcement.py to a feed.
+
+Reading comes before understanding: a turn first takes in what waits in the socket, as the kernel drops what
+finds no room, and then acts on a few of the datagrams that were within their senders' quotas.
 
 Invariants: a node is withdrawn only by its own word, or after `tolerance` seconds during which we were
-listening and had read all that was there. A flood takes at most BATCH datagrams a turn of the loop, and
-cannot put expiry off for ever. What was heard outlives a run that failed, so that a node falls due even if
-its last word came before the failure.
+listening and had acted on all that was there. A flood takes at most READS datagrams and BATCH announcements a
+turn of the loop, and cannot put expiry off for ever. What was heard outlives a run that failed, so that a node
+falls due even if its last word came before the failure.
 """
 
 from __future__ import annotations
@@ -14,32 +17,43 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import socket
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import parse_qsl
 
 from gevent.socket import wait_read
 
+from discovery.ack import acknowledge
 from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementError, parse_announcement
+from discovery.quota import Quota
 from router import net
+from router.address import AddressError, Inet, name_of, parse_node
 from router.table import Feed
 from router.uwsgi import printable
 
-DEFAULT_TOLERANCE = 17  # seconds of silence, as in uWSGI, whose workers announce themselves each 10 s
 LARGEST_TOLERANCE = 86_400  # seconds; beyond a day a typing error is likelier than a wish
+LARGEST_QUOTA = 1_000_000  # announcements a second; nobody takes in more
 SWEEP_EVERY = 1.0  # seconds
 LATE = 2.0  # seconds by which a sweep may come late before we say that nobody was listening
-BATCH = 50  # datagrams to read, or nodes to expire, a turn of the loop: 3 ms, which all others can wait
+READS = 2000  # datagrams a turn of the loop: 10 ms, faster than 100,000 a second come in
+BATCH = 50  # announcements to act on, or nodes to expire, a turn: 3 ms, which all others can wait
+PENDING = 20_000  # datagrams that were read and not acted on yet; 5 MB of usual ones
 FLOOD_PATIENCE = 5.0  # seconds that a sweep waits for the socket to run dry; more than a late one is late
+
+SCHEMES = ("udp", "unix", "fd")
+ANY_HOSTS = ("0.0.0.0", "::")
 
 # The kernel passes on what became of an earlier datagram, or is short of memory: the next read may be good.
 PASSING = frozenset(
     (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOBUFS, errno.ENOMEM)
 )
+
+Place = tuple[str, str]  # key and address; or, for who has no address, key and vassal
 
 log = logging.getLogger("gfrouter")
 
@@ -66,11 +80,21 @@ class Listened:
         return now - self._lost
 
 
-class Subscription:
-    """The source of `udp://HOST:PORT?tolerance=17`. It binds its socket when it is made; `close` closes that.
+@dataclass(frozen=True)
+class Settings:
+    """What a subscription's URL may say behind its `?`. `address`: `announced`, or `sender` (see `_from_sender`)."""
 
-    ValueError for a URL that is wrong or an address that cannot be bound. `address` is the real one, `port` 0
-    included. `clock` gives monotonic seconds, `wall` unix seconds.
+    tolerance: int = 17  # seconds of silence, as in uWSGI, whose workers announce themselves each 10 s
+    tolerance_inactive: int = 17  # the same for who has no address
+    quota: int = 1000  # announcements a second from one sender; 0 = no limit
+    address: str = "announced"
+
+
+class Subscription:
+    """The source of `udp://HOST:PORT`, `unix://PATH` or `fd://N`, with `?tolerance=17` and the rest of `Settings`.
+
+    It binds its socket when it is made; `close` closes that. ValueError for a URL that is wrong or an address that
+    cannot be bound. `address` is the real one, `port` 0 included. `clock` gives monotonic seconds, `wall` unix seconds.
     """
 
     def __init__(
@@ -80,14 +104,18 @@ class Subscription:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        wanted, self.tolerance = parse_url(url)
+        wanted, self.settings = parse_url(url)
         self.socket = net.bind(wanted, kind=socket.SOCK_DGRAM)
         self.address = net.bound_name(self.socket)
         self.name = f"subscription@{self.address}"
+        self.quota = Quota(self.socket, 0 if self.socket.family == socket.AF_UNIX else self.settings.quota)
         self._listened = Listened(clock)
         self._wall = wall
-        # (key, address) → when we heard of it last, on `_listened`; the oldest first, where a sweep begins.
-        self._heard: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._pending: deque[tuple[bytes, Any]] = deque()  # datagrams and their senders
+        # When we heard of them last, on `_listened`; the oldest first, where a sweep begins.
+        self._heard: OrderedDict[Place, float] = OrderedDict()
+        self._inactive: OrderedDict[Place, float] = OrderedDict()  # by vassal
+        self._vassals: dict[Place, str] = {}  # the address of who has one
         self._sweep_at = 0.0  # on `_listened`
 
     def run(self, feed: Feed) -> None:
@@ -96,98 +124,235 @@ class Subscription:
             self._wait()
             self.turn(feed)
 
-    def fileno(self) -> int:
-        return self.socket.fileno()
-
     def close(self) -> None:
         self.socket.close()
 
     def turn(self, feed: Feed) -> None:
-        """Read BATCH datagrams at most; expire the silent when it is time and none is left. Never waits."""
-        dry = self._receive(feed)
+        """Read what waits, act on BATCH of it; expire the silent when it is time and nothing is left. Never waits."""
         now = self._listened()
+        dry = self._receive(feed, now)
+        for _ in range(min(BATCH, len(self._pending))):
+            self._understand(feed, *self._pending.popleft(), now)
         overdue = now - self._sweep_at
-        if overdue >= FLOOD_PATIENCE or (dry and overdue >= 0):
-            swept = self._sweep(feed, now)
-            if swept:
-                self._sweep_at = now + SWEEP_EVERY
+        due = overdue >= FLOOD_PATIENCE or (dry and not self._pending and overdue >= 0)
+        if due and self._sweep(feed, now):
+            self._sweep_at = now + SWEEP_EVERY
 
     def _wait(self) -> None:
         """Until there is something to read or to sweep; even if there is, the other greenlets get a turn."""
-        timeout = max(0.0, self._sweep_at - self._listened())
+        timeout = 0.0 if self._pending else max(0.0, self._sweep_at - self._listened())
         with suppress(TimeoutError):
             wait_read(self.socket.fileno(), timeout)
 
-    def _receive(self, feed: Feed) -> bool:
-        """Read and act on BATCH datagrams or fewer; True when there were no more."""
-        now = self._listened()
-        for _ in range(BATCH):
+    def _receive(self, feed: Feed, now: float) -> bool:
+        """Take in READS datagrams or fewer, but for those beyond their sender's quota; True when there were no more."""
+        recvfrom, admits, pending = self.socket.recvfrom, self.quota.admits, self._pending
+        dry, dropped = False, 0
+        for _ in range(min(READS, PENDING - len(pending))):
             try:
                 # One byte more than may come tells an oversized datagram from the largest.
-                datagram, sender = self.socket.recvfrom(LARGEST_DATAGRAM + 1)
+                datagram, sender = recvfrom(LARGEST_DATAGRAM + 1)
             except BlockingIOError:
-                return True
+                dry = True
+                break
             except OSError as error:
                 if error.errno not in PASSING:
                     raise
                 feed.reject("receive error", str(error))
                 continue
-            try:
-                self._act(feed, parse_announcement(datagram), now)
-            except AnnouncementError as error:
-                feed.reject(error.reason, f"{error} (from {sender[0]}:{sender[1]})")
-        return False
+            if admits(*_host_and_port(sender), now):
+                pending.append((datagram, sender))
+            else:
+                dropped += 1
+                loud = sender
+        if dropped:
+            feed.reject("over the quota", f"the last one from {_shown(loud)}", dropped)
+        for host, port in self.quota.flooders(now):
+            who = f"{host} port {port}" if port else f"{host} (all ports)"
+            log.warning("%s: %s sends far more than its quota of announcements, dropped for a while", self.name, who)
+        return dry
+
+    def _understand(self, feed: Feed, datagram: bytes, sender: Any, now: float) -> None:
+        try:
+            said = parse_announcement(datagram)
+            if self.settings.address == "sender":
+                said = _from_sender(said, sender)
+            self._act(feed, said, now)
+        except AnnouncementError as error:
+            feed.reject(error.reason, f"{error} (from {_shown(sender)})")
 
     def _act(self, feed: Feed, said: Announcement, now: float) -> None:
-        # A vassal without an address would have to be started first, which nobody here can.
-        if not said.address:
-            raise AnnouncementError("no address", f"no address for key {said.key!r}")
-        place = (said.key, said.address)
-        known = self._heard.pop(place, None) is not None
-        if said.leaving:
-            if known:
+        place, vassal = (said.key, said.address), (said.key, said.vassal)
+        if not said.subscribe:
+            if self._heard.pop(place, None) is not None:
                 _log("[uWSGI fastrouter pid %d] %s => marking %s as failed", place)
-                feed.withdraw(*place)
+                self._withdraw(feed, place)
             return
+        if said.vassal and not said.address and vassal in self._vassals:
+            said = replace(said, address=self._vassals[vassal])  # what it said of its address before still holds
+            place = (said.key, said.address)
+        if not said.address:
+            self._hear_inactive(feed, said, vassal, now)
+        elif said.vassal and said.clear and place in self._heard:
+            del self._heard[place]
+            self._withdraw(feed, place)
+            self._inactive[vassal] = now
+            _log("[uwsgi-subscription for pid %d] %s => cleared address for vassal node: %s", vassal)
+        else:
+            self._announce(feed, said, now)
+
+    def _announce(self, feed: Feed, said: Announcement, now: float) -> None:
+        place, vassal = (said.key, said.address), (said.key, said.vassal)
+        known = self._heard.pop(place, None) is not None
+        self._forget_vassal(feed, place)  # it may have another one's name now
         if not known:
             try:
-                net.parse_node(said.address)
-            except net.AddressError as error:
+                parse_node(said.address)
+            except AddressError as error:
                 raise AnnouncementError("bad node address", str(error)) from None
+        if not feed.announce(said.key, said.node(self._wall())):
+            return
         self._heard[place] = now
-        feed.announce(said.key, said.node(self._wall()))
+        if said.vassal:
+            self._move_vassal(feed, vassal, said.address)
+        if said.notify and not known:
+            try:
+                acknowledge(said.notify, said.key, said.address)
+            except (OSError, AddressError) as error:
+                feed.reject("no acknowledgement", str(error))
+
+    def _hear_inactive(self, feed: Feed, said: Announcement, vassal: Place, now: float) -> None:
+        """Who has a vassal's name and no address yet is not asked anything; it is known to exist."""
+        if not said.vassal:
+            raise AnnouncementError("no address", f"no address for key {said.key!r}")
+        if self._inactive.pop(vassal, None) is None:
+            if len(self._inactive) >= feed.max_nodes:
+                raise AnnouncementError("too many nodes", f"{feed.max_nodes} without address are kept")
+            _log("[uwsgi-subscription for pid %d] %s => new vassal node: %s", vassal)
+        self._inactive[vassal] = now
+
+    def _move_vassal(self, feed: Feed, vassal: Place, address: str) -> None:
+        """A vassal has one address for a key; the one before goes."""
+        key, name = vassal
+        before = self._vassals.get(vassal)
+        was_inactive = self._inactive.pop(vassal, None) is not None
+        if was_inactive or (before is not None and before != address):
+            _log("[uwsgi-subscription for pid %d] %s => updated vassal node: %s with address %s", (key, name, address))
+        if before is not None and before != address and self._heard.pop((key, before), None) is not None:
+            self._withdraw(feed, (key, before))
+        self._vassals[vassal] = address
+
+    def _withdraw(self, feed: Feed, place: Place) -> None:
+        self._forget_vassal(feed, place)
+        feed.withdraw(*place)
+
+    def _forget_vassal(self, feed: Feed, place: Place) -> None:
+        """The node at this place has its vassal's name no more."""
+        key, address = place
+        node = feed.slices.get(key, {}).get(address)
+        if node is not None and node.vassal:
+            self._vassals.pop((key, node.vassal), None)
 
     def _sweep(self, feed: Feed, now: float) -> bool:
         """Withdraw BATCH nodes at most that were silent for more than the tolerance; True if no more were."""
-        silence = f"(no announce received in {self.tolerance} seconds)"
+        if lost := self.quota.dropped():
+            feed.reject(
+                "dropped by the kernel", "a sender over its quota, or more at once than there is room for", lost
+            )
+        done = self._forget(
+            self._heard, now - self.settings.tolerance,
+            f"marking %s as failed (no announce received in {self.settings.tolerance} seconds)",
+            lambda place: self._withdraw(feed, place),
+        )  # fmt: skip
+        return done & self._forget(
+            self._inactive, now - self.settings.tolerance_inactive,
+            f"marking vassal %s as failed (no announce received in {self.settings.tolerance_inactive} seconds)",
+        )  # fmt: skip
+
+    def _forget(
+        self,
+        heard: OrderedDict[Place, float],
+        since: float,
+        line: str,
+        withdraw: Callable[[Place], None] = lambda place: None,
+    ) -> bool:
+        """Forget BATCH places at most that were heard last before `since`; True if there are no more of them."""
         for _ in range(BATCH):
-            place = next(iter(self._heard), None)
-            if place is None or now - self._heard[place] <= self.tolerance:
+            place = next(iter(heard), None)
+            if place is None or heard[place] >= since:
                 return True
-            del self._heard[place]
-            _log(f"[uwsgi-subscription for pid %d] %s => marking %s as failed {silence}", place)
-            feed.withdraw(*place)
+            del heard[place]
+            _log(f"[uwsgi-subscription for pid %d] %s => {line}", place)
+            withdraw(place)
         return False
 
 
-def parse_url(url: str) -> tuple[str, int]:
-    """(address to bind, tolerance in s) of `udp://HOST:PORT?tolerance=17`, else ValueError."""
+def parse_url(url: str) -> tuple[str, Settings]:
+    """(address to bind, settings) of a subscription's URL, else ValueError."""
     wrong = f"subscription url {url!r}"
     scheme, _, rest = url.partition("://")
-    if scheme != "udp" or not rest:
-        raise ValueError(f"{wrong}: expected udp://HOST:PORT or udp://HOST:PORT?tolerance=SECONDS")
     address, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    tolerance = options.pop("tolerance", str(DEFAULT_TOLERANCE))
-    if options:
-        raise ValueError(f"{wrong}: option {next(iter(options))!r} is not known (known: tolerance)")
-    if not re.fullmatch("[0-9]{1,9}", tolerance):
-        raise ValueError(f"{wrong}: tolerance {tolerance!r} is not a number of seconds")
-    if not 1 <= int(tolerance) <= LARGEST_TOLERANCE:
-        raise ValueError(f"{wrong}: tolerance {tolerance} is out of range (1 to {LARGEST_TOLERANCE} seconds)")
-    return address.removesuffix("/"), int(tolerance)
+    address = address.removesuffix("/")
+    if scheme not in SCHEMES or not address:
+        raise ValueError(f"{wrong}: expected udp://HOST:PORT, unix://PATH or fd://N")
+    if scheme == "fd":
+        address = f"fd://{address}"
+    elif (scheme == "unix") != address.startswith(("/", "@")):
+        raise ValueError(f"{wrong}: {scheme}:// does not go with {address!r}")
+    return address, _settings(wrong, dict(parse_qsl(query, keep_blank_values=True)))
 
 
-def _log(line: str, place: tuple[str, str]) -> None:
-    """One of uWSGI's lines, of a key and an address."""
+def _settings(wrong: str, given: dict[str, str]) -> Settings:
+    limits = {
+        "tolerance": (1, LARGEST_TOLERANCE),
+        "tolerance-inactive": (1, LARGEST_TOLERANCE),
+        "quota": (0, LARGEST_QUOTA),
+    }
+    settings = Settings()
+    for name, text in given.items():
+        if name == "address" and text in ("announced", "sender"):
+            settings = replace(settings, address=text)
+        elif name == "address":
+            raise ValueError(f"{wrong}: address {text!r} is neither announced nor sender")
+        elif name not in limits:
+            known = ", ".join((*limits, "address"))
+            raise ValueError(f"{wrong}: option {name!r} is not known (known: {known})")
+        elif not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise ValueError(f"{wrong}: {name} {text!r} is not a whole number")
+        elif not limits[name][0] <= int(text) <= limits[name][1]:
+            raise ValueError(f"{wrong}: {name} {text} is out of range ({limits[name][0]} to {limits[name][1]})")
+        else:
+            values: dict[str, Any] = {name.replace("-", "_"): int(text)}
+            settings = replace(settings, **values)
+    return settings
+
+
+def _from_sender(said: Announcement, sender: Any) -> Announcement:
+    """The announcement with its sender's host where it names none, or any: so that of a container says where it is."""
+    try:
+        target = parse_node(said.address)
+    except AddressError:
+        return said  # it will be refused by whoever uses it
+    if not isinstance(target, Inet) or not isinstance(sender, tuple):
+        return said
+    if not said.address.startswith(":") and target.sockaddr[0] not in ANY_HOSTS:
+        return said
+    host, _ = _host_and_port(sender)
+    return replace(said, address=name_of((host, target.sockaddr[1], *sender[2:])))
+
+
+def _host_and_port(sender: Any) -> tuple[str, int]:
+    """Who sent a datagram; an IPv4 host that came through an IPv6 socket is itself. "" for a unix socket."""
+    if not isinstance(sender, tuple):
+        return "", 0
+    host = sender[0]
+    return (host.removeprefix("::ffff:") if host.startswith("::ffff:") and "." in host else host), sender[1]
+
+
+def _shown(sender: Any) -> str:
+    return name_of(sender) if sender else "a unix socket"
+
+
+def _log(line: str, place: tuple[str, ...]) -> None:
+    """One of uWSGI's lines, of a key and who is meant there."""
     log.info(line, os.getpid(), *map(printable, place))

@@ -7,17 +7,20 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 from urllib.parse import urlencode
 
 from router import __version__, net
+from router.address import AddressError
 from router.logs import log, log_to
 from router.options import HelpRequested, Options, OptionsError, VersionRequested, help_text, load
+from router.sockets import Sockets
 from router.source import Source
 from router.supervisor import Supervisor
+from router.systemd import passed_sockets
 
 SOURCES = "gfrouter.discovery"  # the entry-point group; each entry is called with a URL and returns a Source
 
@@ -38,13 +41,13 @@ def main(argv: Sequence[str]) -> int:
     # In a container the log is what the first process writes to its standard output.
     stream = sys.stdout if os.getpid() == 1 else sys.stderr
     log_to(stream)
-    for line in [*warnings, *defaults(options)]:
+    for line in warnings:
         log.warning("%s", line)
     try:
         with ExitStack() as stack:
             supervisor = compose(options, stack, stream.fileno())
             again = supervisor.run()
-    except (net.AddressError, ValueError) as error:
+    except (AddressError, ValueError) as error:
         log.error("gfrouter: %s", error)
         return 1
     if again:
@@ -61,52 +64,43 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
     backlog = net.listen_backlog(options.backlog)
     if options.backlog is not None and options.backlog > backlog:
         log.warning("a queue of %d is more than the kernel allows (net.core.somaxconn): %d", options.backlog, backlog)
-
-    def bind(address: str, clients_speak_first: bool = True) -> socket.socket:
-        return stack.enter_context(bound(address, options, clients_speak_first))
-
-    shared = [bind(address) for address in options.shared_socket]
-    listeners = {}  # by descriptor: `fastrouter = =0` twice is one listener
-    for address in options.listen:
-        listener = shared[int(address[1:])] if address.startswith("=") else bind(address)
-        listeners[listener.fileno()] = listener
-        log.info("uWSGI fastrouter bound on %s fd %d", net.bound_name(listener), listener.fileno())
-    sources = [subscription(address, options) for address in options.subscription_server]
-    stats_listener = bind(options.stats, clients_speak_first=False) if options.stats is not None else None
+    sockets = Sockets(options, stack, passed_sockets(os.environ, os.getpid()))
+    listeners = sockets.listeners()
+    names = [net.bound_name(listener) for listener in listeners[0]]
+    for name, listener in zip(names, listeners[0], strict=True):
+        log.info("uWSGI fastrouter bound on %s fd %d", name, listener.fileno())
+    sources = [subscription(server, options) for server in sockets.subscription_servers()]
+    stats_listener = sockets.stats()
     if stats_listener is not None:
-        name, fd = net.bound_name(stats_listener), stats_listener.fileno()
-        log.info("*** fastrouter stats server enabled on %s fd: %d ***", name, fd)
-    addresses = [*map(net.bound_name, listeners.values()), *(source.address for source in sources)]
-    return Supervisor(options, list(listeners.values()), sources, stats_listener, addresses, log_fd)
-
-
-@contextmanager
-def bound(address: str, options: Options, clients_speak_first: bool) -> Iterator[socket.socket]:
-    """A listening socket; at the end it is closed, and with `vacuum` its file removed if it is still ours."""
-    listener = net.bind(address, backlog=options.backlog, clients_speak_first=clients_speak_first)
-    name = net.bound_name(listener)
-    identity = net.identity(listener)
-    try:
-        yield listener
-    finally:
-        listener.close()
-        if identity is not None and options.vacuum:
-            net.unlink_own(name, identity)
+        where, fd = net.bound_name(stats_listener), stats_listener.fileno()
+        log.info("*** fastrouter stats server enabled on %s fd: %d ***", where, fd)
+    announcing = [source.address for source in sources]
+    if "listen" in options.defaulted:
+        log.warning("no address given, listening on %s", ", ".join(names))
+    if "subscription_server" in options.defaulted:
+        log.warning("no source of nodes given, taking subscriptions on %s", ", ".join(announcing))
+    for one in sockets.unused():
+        log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)
+    return Supervisor(options, listeners, sources, stats_listener, [*names, *announcing], log_fd)
 
 
 class Listening(Source, Protocol):
-    """A source that has bound an address of its own, as the subscriptions do."""
+    """A source with a socket at an address, as the subscriptions have."""
 
     address: str
 
-    def fileno(self) -> int: ...
 
-
-def subscription(address: str, options: Options) -> Listening:
-    """The source that takes in uWSGI's own announcements at `address`."""
-    url = f"udp://{address}?{urlencode({'tolerance': options.subscription_tolerance})}"
+def subscription(server: socket.socket, options: Options) -> Listening:
+    """The source that takes in uWSGI's own announcements at this socket."""
+    settings = {
+        "tolerance": options.subscription_tolerance,
+        "tolerance-inactive": options.subscription_tolerance_inactive,
+        "quota": options.subscription_quota,
+        "address": options.subscription_address,
+    }
+    url = f"fd://{server.fileno()}?{urlencode(settings)}"
     source = cast(Listening, open_source("subscription", url))
-    log.info("uWSGI fastrouter subscription server bound on %s fd %d", source.address, source.fileno())
+    log.info("uWSGI fastrouter subscription server bound on %s fd %d", source.address, server.fileno())
     return source
 
 
@@ -117,14 +111,6 @@ def open_source(name: str, url: str) -> Source:
         return source
     installed = ", ".join(sorted(entry_points(group=SOURCES).names)) or "none"
     raise ValueError(f"no source named {name!r} is installed (installed: {installed})")
-
-
-def defaults(options: Options) -> Iterator[str]:
-    """What was not said and matters: where it listens, and where it learns of nodes."""
-    if "listen" in options.defaulted:
-        yield f"no address given, listening on {', '.join(options.listen)}"
-    if "subscription_server" in options.defaulted:
-        yield f"no source of nodes given, taking subscriptions on {', '.join(options.subscription_server)}"
 
 
 def raise_descriptor_limit() -> None:

@@ -29,6 +29,7 @@ from socket import MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_STREAM
 from time import time
 from typing import Any
 
+from router.address import name_of
 from router.endpoint import LIVE, TRYING
 from router.key import find_key
 from router.logs import Complaints
@@ -394,7 +395,6 @@ class Engine:
 def peer_name(client: socket) -> str:
     """Who it is, for a log line."""
     try:
-        address = client.getpeername()
+        return name_of(client.getpeername()) or "on a unix socket"
     except OSError:
         return "(gone)"
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "on a unix socket"

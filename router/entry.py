@@ -36,10 +36,16 @@ class Entry:
     plain: tuple[str, ...]
     uwsgi: tuple[str, ...]
     zero_is_default: bool
+    value_is_optional: bool
 
     @property
     def is_flag(self) -> bool:
         return self.default is False
+
+    @property
+    def notation(self) -> str:
+        """As getopt writes it: "" for a flag, "=" where a value must follow, "?" where one may, as --name=value."""
+        return "" if self.is_flag else "?" if self.value_is_optional else "="
 
     @property
     def repeatable(self) -> bool:
@@ -56,6 +62,7 @@ def option(
     plain: str,
     uwsgi: str | None = None,
     zero_is_default: bool = False,
+    value_is_optional: bool = False,
 ) -> T:
     """One row; without `uwsgi` its spellings there are the plain ones with `fastrouter-` before them."""
     names = plain.split()
@@ -67,6 +74,7 @@ def option(
         "plain": tuple(names),
         "uwsgi": tuple(f"fastrouter-{name}" for name in names) if uwsgi is None else tuple(uwsgi.split()),
         "zero_is_default": zero_is_default,
+        "value_is_optional": value_is_optional,
     }
     return dataclasses.field(default=default, metadata=row)
 
@@ -100,7 +108,8 @@ def _lines_of(entry: Entry, plain: set[str], width: int) -> list[str]:
     right = textwrap.wrap(text, width)
     right += textwrap.wrap(f"also {', '.join(also)}", width) if also else []
     right += [f"in [uwsgi]: {name}" for name in only_there]
-    left = f"  --{entry.plain[0]} {entry.metavar}".rstrip()
+    value = f"[={entry.metavar}]" if entry.value_is_optional else f" {entry.metavar}"
+    left = f"  --{entry.plain[0]}{value}".rstrip()
     if len(left) >= HELP_COLUMN:
         return [left, *(" " * HELP_COLUMN + line for line in right)]
     return [f"{left:{HELP_COLUMN}}{right[0]}", *(" " * HELP_COLUMN + line for line in right[1:])]

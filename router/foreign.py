@@ -39,8 +39,7 @@ CORE_REFUSED = """
     xml= xmlconfig= yaml= yml= json= js= config= fallback-config= set= set-placeholder= set-ph=
     declare-option= declare-option2= resolve= blacklist= end-blacklist whitelist= end-whitelist
 
-    undeferred-shared-socket= abstract-socket chmod-socket? chmod? chown-socket= umask= freebind
-    reuse-port fork-socket= fork-server=
+    undeferred-shared-socket= abstract-socket umask= fork-socket= fork-server=
 
     uid= gid= add-gid= immediate-uid= immediate-gid= cap= unshare= unshare2= chroot= pivot-root=
     pivot_root= jail= jail2= jailed libjail= jail-attach= jail-ip4= jail-ip6= refork re-fork
@@ -55,7 +54,7 @@ CORE_REFUSED = """
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
 
     subscription-algo= subscription-dotsplit subscription-mountpoint= subscription-mountpoints=
-    subscription-tolerance-inactive= subscription-vassal-required subscriptions-sign-check=
+    subscription-vassal-required subscriptions-sign-check=
     subscriptions-sign-check-tolerance= subscriptions-sign-skip-uid= subscriptions-credentials-check=
     subscriptions-use-credentials
 """

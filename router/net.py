@@ -1,10 +1,9 @@
-"""Addresses: what a text means, and the sockets bound to one.
+"""Sockets bound to an address (address.py says what one may be), and what becomes of their files.
 
-Pure functions over the standard `socket` module: no gevent, no state, and never a DNS lookup, as a lookup
-would block whoever asks. Every failure, of a text or of the kernel, is one AddressError whose text names the
-address and the reason. A unix socket file is replaced only when it is proven dead (a connect to it is
-refused), and removed only while it is still the very file that was bound; anything else at that path is never
-touched.
+Functions over the standard `socket` module: no gevent, no state. Only the binding of a host name looks one up. Every
+failure is one AddressError whose text names the address and the reason. A unix socket file is replaced only when it is
+proven dead (a connect to it is refused), and removed only while it is still the very file that was bound; anything else
+at that path is never touched. It has its owner and mode before it listens.
 """
 
 from __future__ import annotations
@@ -13,49 +12,32 @@ import array
 import errno
 import fcntl
 import os
-import reprlib
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-# sun_path of Linux holds 108 bytes, the last of them a NUL.
-MAX_UNIX_PATH_BYTES = 107
+from router.address import AddressError, HostName, Inet, Inherited, Prefix, Shared, Unix, name_of, parse_local
+
 # Longer than any burst that a load test showed worth queueing; the kernel cuts at net.core.somaxconn anyway.
 DEFAULT_BACKLOG = 4096
 # nginx sends its request at once, so a second is only there for clients that connect and stay silent.
 DEFER_ACCEPT_SECONDS = 1
-# Room for 1,000 workers that announce in the same instant (4,096 bytes at most each); rmem_max may cut it.
-DATAGRAM_BUFFER_BYTES = 4 * 1024 * 1024
+# Of usual announcements 40,000, each of which the kernel counts as 768 bytes: what comes in 0.4 s of a flood that the
+# source has yet to notice (discovery/quota.py). For others than root net.core.rmem_max may cut it.
+DATAGRAM_BUFFER_BYTES = 16 * 1024 * 1024
 # How long a unix socket's owner gets to answer "are you there"; a connect on this machine takes microseconds.
 PROBE_SECONDS = 1.0
 
 SIOCGIFCONF = 0x8912  # "all IPv4 addresses of this machine", netdevice(7)
 IFREQ_BYTES = 40 if struct.calcsize("P") == 8 else 32  # struct ifreq: a name of 16 bytes, then a union
+IP_FREEBIND = 15  # ip(7); the socket module has no name for it. It serves IPv6 sockets as well
+SO_RCVBUFFORCE = 33  # socket(7), likewise
 
 Identity = tuple[int, int]  # st_dev, st_ino
-
-_short = reprlib.Repr()
-_short.maxstring = 160  # a hostile worker may announce an "address" of 4,000 bytes
-
-
-class AddressError(ValueError):
-    """An address that cannot be understood or bound; the text names it and says why, in one line."""
-
-
-def parse_node(text: str) -> tuple[int, Any]:
-    """(family, sockaddr) of a worker's address: `ip:port`, `:port` (127.0.0.1) or a unix path.
-
-    A text that begins with `/` or has no `:` is a path, as for uWSGI. AddressError for everything else.
-    """
-    try:
-        family, sockaddr = _parse(text, any_host="127.0.0.1")
-        if family == socket.AF_INET and sockaddr[1] == 0:
-            raise ValueError("port 0 is out of range (1 to 65535)")
-    except ValueError as error:
-        raise AddressError(f"{_short.repr(text)}: {error}") from None
-    return family, sockaddr
+Owner = tuple[int, int]  # uid, gid; -1 leaves one as it is
 
 
 def bind(
@@ -64,36 +46,59 @@ def bind(
     kind: int = socket.SOCK_STREAM,
     backlog: int | None = None,
     clients_speak_first: bool = False,
+    mode: int | None = None,
+    owner: Owner | None = None,
+    freebind: bool = False,
+    reuse_port: bool = False,
 ) -> socket.socket:
     """A bound, non-blocking, close-on-exec socket; a stream socket listens, too.
 
-    `address`: `ip:port`, `:port` (every address of the machine), `192.*:port` (the first local address that
-    begins so), port 0 (any free one, see `bound_name`), or a path. `backlog` as `listen_backlog` takes it.
-    Where `clients_speak_first` a TCP connection is accepted only when their first bytes are there.
-    The caller owns the socket and, for a path, the file: note `identity()` now, `unlink_own()` at the end.
+    `address` is any but a shared or a named one; a datagram socket on a multicast group joins it. `backlog` as
+    `listen_backlog` takes it. Where `clients_speak_first` a TCP connection is accepted only when their first bytes are
+    there. `mode` and `owner` are for the file of a unix socket, `reuse_port` is for TCP. `fd://N` is duplicated, so the
+    original stays open. The caller owns the socket and, for a path, the file: note `identity()` now, `unlink_own()` at
+    the end.
     """
+
+    def set_up_inet(sock: socket.socket) -> None:
+        if freebind:
+            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
     try:
-        family, sockaddr = _parse_local(address)
-        if family == socket.AF_UNIX:
-            return _bind_unix(sockaddr, kind, backlog)
-        return _bind_inet(sockaddr, kind, backlog, clients_speak_first)
+        match parse_local(address):
+            case Inherited(which=int(fd)):
+                sock = _inherit(fd, kind)
+            case Inherited(which=name):
+                raise ValueError(f"systemd has passed no socket under the name {name}")
+            case Shared():
+                raise ValueError("=N is the N-th shared socket, which only a listening address of the router can be")
+            case Unix(sockaddr=sockaddr):
+                sock = _bind_unix(sockaddr, kind, mode, owner)
+            case Inet(family=family, sockaddr=sockaddr):
+                sock = _bind_inet(family, sockaddr, kind, set_up_inet)
+            case HostName(host=host, port=port):
+                sock = _bind_inet(*_first_of_name(host, port, kind), kind, set_up_inet)
+            case Prefix(prefix=prefix, port=port):
+                sock = _bind_inet(socket.AF_INET, (_first_local(prefix), port), kind, set_up_inet)
+        return _ready(sock, kind, backlog, clients_speak_first)
+    except AddressError as error:
+        raise AddressError(address, error.reason, "cannot bind ") from None
     except (OSError, ValueError) as error:
-        raise AddressError(f"cannot bind {_short.repr(address)}: {_reason(error)}") from None
+        raise AddressError(address, _reason(error), "cannot bind ") from None
 
 
 def bound_name(sock: socket.socket) -> str:
-    """Where a socket is bound, as a worker or nginx would write it: `127.0.0.1:3031` or the path."""
-    name = sock.getsockname()
-    if isinstance(name, tuple):
-        return f"{name[0]}:{name[1]}"
-    return os.fsdecode(name)
+    """Where a socket is bound, as a worker or nginx would write it: `127.0.0.1:3031`, the path or `@name`."""
+    return name_of(sock.getsockname())
 
 
 def identity(sock: socket.socket) -> Identity | None:
-    """Which file a unix socket is, to be asked right after `bind`; None for TCP and UDP, or if it is gone."""
-    if sock.family != socket.AF_UNIX:
-        return None
-    return _file_identity(bound_name(sock))
+    """Which file a unix socket is, to be asked right after `bind`; None where there is none, or it is gone."""
+    return _file_identity(bound_name(sock)) if _has_file(sock) else None
 
 
 def unlink_own(path: str, own: Identity) -> bool:
@@ -132,65 +137,75 @@ def local_addresses() -> list[str]:
     return [socket.inet_ntoa(room[at + 20 : at + 24].tobytes()) for at in range(0, used, IFREQ_BYTES)]
 
 
-def _parse(text: str, any_host: str) -> tuple[int, Any]:
-    """(family, sockaddr); ValueError with the bare reason. An empty host is `any_host`."""
-    if not text:
-        raise ValueError("the address is empty")
-    if "\0" in text:
-        raise ValueError("the address has a NUL byte inside")
-    if text.startswith("@"):
-        raise ValueError("abstract unix sockets are not supported yet")
-    if text.startswith("/") or ":" not in text:
-        return socket.AF_UNIX, _checked_path(text)
-    host, _, port = text.rpartition(":")
-    if ":" in host:
-        raise ValueError("IPv6 addresses are not supported yet")
-    return socket.AF_INET, (_checked_host(host or any_host), _checked_port(port))
+def _ready(sock: socket.socket, kind: int, backlog: int | None, clients_speak_first: bool) -> socket.socket:
+    """What a bound socket of either origin still needs."""
+    with _closed_on_error(sock):
+        sock.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            if sock.family != socket.AF_UNIX:
+                if clients_speak_first:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
+                # Accepted sockets inherit it, which saves a system call a request.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.listen(listen_backlog(backlog))
+        else:
+            _widen(sock)
+    return sock
 
 
-def _parse_local(text: str) -> tuple[int, Any]:
-    """As `_parse`, for an address to bind: more forms, and a bare number is no path but a slip."""
-    if text.startswith("="):
-        raise ValueError("=N is the N-th shared socket, which only a listening address of the router can be")
-    if text.startswith("fd://"):
-        raise ValueError("fd:// is not supported yet")
-    if text.isdecimal():
-        raise ValueError(f"a bare number is no address, :{text} is")
-    host, colon, port = text.rpartition(":")
-    if colon and "*" in host and not text.startswith("/"):
-        text = f"{_first_local(host)}:{port}"
-    return _parse(text, any_host="0.0.0.0")
-
-
-def _checked_path(path: str) -> str:
-    size = len(path.encode("utf-8", "surrogateescape"))
-    if size > MAX_UNIX_PATH_BYTES:
-        raise ValueError(f"a unix socket's path of {size} bytes, but {MAX_UNIX_PATH_BYTES} is the limit")
-    return path
-
-
-def _checked_host(host: str) -> str:
+def _widen(sock: socket.socket) -> None:
     try:
-        socket.inet_pton(socket.AF_INET, host)
-    except (OSError, UnicodeError):
-        reason = f"{_short.repr(host)} is not a numeric IPv4 address (host names are not supported yet)"
-        raise ValueError(reason) from None
-    return host
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, DATAGRAM_BUFFER_BYTES)
+    except OSError:  # only for root
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER_BYTES)
 
 
-def _checked_port(port: str) -> int:
-    if not (port.isascii() and port.isdigit()):
-        raise ValueError(f"port {_short.repr(port)} is not a number")
-    if len(port) > 5 or int(port) > 65535:
-        raise ValueError(f"port {port[:20]} is out of range (0 to 65535)")
-    return int(port)
+@contextmanager
+def _closed_on_error(sock: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
 
 
-def _first_local(pattern: str) -> str:
-    """The first local address that begins like `192.*`."""
-    prefix = pattern.removesuffix("*")
-    if not prefix or "*" in prefix:
-        raise ValueError("one * stands at the end of a prefix, as in 192.*:0 (all addresses: :PORT)")
+def _bind_inet(family: int, sockaddr: Any, kind: int, set_up: Callable[[socket.socket], None]) -> socket.socket:
+    sock = socket.socket(family, kind)
+    with _closed_on_error(sock):
+        set_up(sock)
+        group = _membership(family, sockaddr) if kind == socket.SOCK_DGRAM else None
+        if group:
+            # Each socket of a group gets its own copy. Elsewhere no SO_REUSEADDR on UDP: it would let a second router
+            # steal the first one's announcements.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(sockaddr)
+        if group:
+            sock.setsockopt(*group)
+    return sock
+
+
+def _membership(family: int, sockaddr: Any) -> tuple[int, int, bytes] | None:
+    """What joins the multicast group that `sockaddr` is; None for any other address."""
+    packed = socket.inet_pton(family, sockaddr[0])
+    if family == socket.AF_INET and 224 <= packed[0] <= 239:
+        return socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, packed + socket.inet_aton("0.0.0.0")
+    if family == socket.AF_INET6 and packed[0] == 0xFF:
+        scope = sockaddr[3] if len(sockaddr) == 4 else 0
+        return socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, packed + struct.pack("@I", scope)
+    return None
+
+
+def _first_of_name(host: str, port: int, kind: int) -> tuple[int, Any]:
+    """(family, sockaddr) of a host name: IPv4 before IPv6, as uWSGI knows no other."""
+    try:
+        found = socket.getaddrinfo(host, port, type=kind)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"no address of {host} is known: {getattr(error, 'strerror', None) or error}") from None
+    return min(((int(family), sockaddr) for family, *_, sockaddr in found), key=lambda one: one[0] != socket.AF_INET)
+
+
+def _first_local(prefix: str) -> str:
+    """The first local address that begins so."""
     seen = local_addresses()
     for address in seen:
         if address.startswith(prefix):
@@ -198,46 +213,72 @@ def _first_local(pattern: str) -> str:
     raise ValueError(f"no local IPv4 address begins with {prefix} (there are: {', '.join(seen) or 'none'})")
 
 
-def _bind_inet(sockaddr: tuple[str, int], kind: int, backlog: int | None, clients_speak_first: bool) -> socket.socket:
-    if kind == socket.SOCK_DGRAM and 224 <= int(sockaddr[0].partition(".")[0]) <= 239:
-        raise ValueError("multicast groups are not supported yet")
-
-    def set_up(sock: socket.socket) -> None:
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if clients_speak_first:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
-            # Accepted sockets inherit it, which saves a system call a request.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        else:
-            # No SO_REUSEADDR: on UDP it would let a second router steal the first one's announcements.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER_BYTES)
-        sock.bind(sockaddr)
-
-    return _listening(socket.AF_INET, kind, backlog, set_up)
-
-
-def _bind_unix(path: str, kind: int, backlog: int | None) -> socket.socket:
-    if kind != socket.SOCK_STREAM:
-        raise ValueError("unix datagram sockets are not supported yet")
-    _clear_stale(path)
-    return _listening(socket.AF_UNIX, kind, backlog, lambda sock: sock.bind(path))
-
-
-def _listening(family: int, kind: int, backlog: int | None, set_up: Callable[[socket.socket], None]) -> socket.socket:
-    sock = socket.socket(family, kind)
+def _inherit(fd: int, kind: int) -> socket.socket:
+    """A socket of our own for the descriptor that we were started with."""
     try:
-        sock.setblocking(False)
-        set_up(sock)
-        if kind == socket.SOCK_STREAM:
-            sock.listen(listen_backlog(backlog))
-    except BaseException:
-        sock.close()
-        raise
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError as error:
+        what = "is not open" if error.errno == errno.EBADF else "is not a socket"
+        raise ValueError(f"descriptor {fd} {what}") from None
+    with _closed_on_error(sock):
+        os.set_inheritable(sock.fileno(), False)
+        if sock.type != kind:
+            names = {socket.SOCK_STREAM: "a stream socket", socket.SOCK_DGRAM: "a datagram socket"}
+            is_one = names.get(sock.type, "another kind of socket")
+            raise ValueError(f"descriptor {fd} is {is_one}, where {names[socket.SocketKind(kind)]} is needed")
+        if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise ValueError(f"descriptor {fd} is a socket of family {int(sock.family)}")
+        if not _is_bound(sock):
+            raise ValueError(f"descriptor {fd} is a socket that is not bound")
+        if kind == socket.SOCK_STREAM and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            _refuse_connected(sock, fd)
     return sock
 
 
-def _clear_stale(path: str) -> None:
+def _is_bound(sock: socket.socket) -> bool:
+    name = sock.getsockname()
+    return bool(name[1]) if isinstance(name, tuple) else bool(name)
+
+
+def _refuse_connected(sock: socket.socket, fd: int) -> None:
+    try:
+        sock.getpeername()
+    except OSError:
+        return
+    raise ValueError(f"descriptor {fd} is a connection, not a listening socket")
+
+
+def _bind_unix(sockaddr: str | bytes, kind: int, mode: int | None, owner: Owner | None) -> socket.socket:
+    path = sockaddr if isinstance(sockaddr, str) else None
+    if path is not None:
+        _clear_stale(path, kind)
+    sock = socket.socket(socket.AF_UNIX, kind)
+    with _closed_on_error(sock):
+        sock.bind(sockaddr)
+        if path is not None:
+            _give_away(path, mode, owner)
+    return sock
+
+
+def _give_away(path: str, mode: int | None, owner: Owner | None) -> None:
+    """Owner and mode of a socket's file; a file that cannot have them is removed again."""
+    try:
+        if owner is not None:
+            what = f"chown it to {owner[0]}:{owner[1]}"
+            os.chown(path, *owner, follow_symlinks=False)
+        if mode is not None:
+            what = f"chmod it to {mode:03o}"
+            os.chmod(path, mode)
+    except OSError as error:
+        os.unlink(path)
+        raise ValueError(f"cannot {what}: {error.strerror}") from None
+
+
+def _has_file(sock: socket.socket) -> bool:
+    return sock.family == socket.AF_UNIX and isinstance(sock.getsockname(), str)
+
+
+def _clear_stale(path: str, kind: int) -> None:
     """Make way for a bind: remove a socket file that nobody serves. ValueError when it must stay."""
     try:
         found = os.lstat(path)
@@ -245,15 +286,15 @@ def _clear_stale(path: str) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise ValueError("the path exists and is not a socket")
-    if _is_served(path):
+    if _is_served(path, kind):
         raise ValueError("the socket is being served by another process")
     # Whoever bound it anew since the question was asked keeps it, and the bind below then says "in use".
     unlink_own(path, (found.st_dev, found.st_ino))
 
 
-def _is_served(path: str) -> bool:
-    """Whether a process listens on a unix socket; only a refused connect proves that none does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+def _is_served(path: str, kind: int) -> bool:
+    """Whether a process holds a unix socket; only a refused connect proves that none does."""
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(PROBE_SECONDS)
         try:
             probe.connect(path)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 class Node:
     """A worker's address and what its source says of it, for one key.
 
-    `address` is the identity, exactly as announced (`10.0.0.5:3031`, `:3031`, `/run/app.sock`). `weight` is 1 or more,
+    `address` is the identity, exactly as announced (`10.0.0.5:3031`, `:3031`, `/run/app.sock`, `app.internal:3031`). Of
+    a host name the table makes one node for each of its addresses, and `host` is then the name. `weight` is 1 or more,
     `backup` is the level (0 serves first), the modifiers are bytes written into each packet's header. `cores`, `load`
     and `last_check` (unix seconds) change with nearly every announcement and steer nothing yet: they take no part
     in `==`, so two nodes are equal when the routers need not hear of the difference.
@@ -28,6 +29,7 @@ class Node:
     vassal: str = ""
     algorithm: str = ""  # wanted for the pool that this node opens; empty = the default
     sni: bool = False  # the announcement named TLS files; shown in the stats only
+    host: str = ""  # the address that was announced, where it is a host name and `address` one of those it stands for
     cores: int = field(default=0, compare=False)
     load: int = field(default=0, compare=False)
     last_check: float = field(default=0, compare=False)

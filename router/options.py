@@ -22,13 +22,17 @@ from router.commandline import Name
 from router.entry import Entry, help_of, option, rows
 from router.ini import OptionsError, Setting, shown
 from router.values import (
+    MAX_NODES,
     MAX_PROCESSES,
+    MAX_QUOTA,
     MAX_RETRIES,
     address,
+    file_mode,
     file_name,
     flag,
     listening_address,
     one_of,
+    owner,
     queue_length,
     seconds,
     seconds_from_1,
@@ -62,8 +66,9 @@ class Options:
 
     listen: tuple[str, ...] = option(
         ("127.0.0.1:3031",), listening_address, ADDRESSES, "ADDRESS",
-        "take requests here: HOST:PORT, :PORT, 192.*:PORT (the first local address that begins so), a path "
-        "for a unix socket, or =N for the N-th shared socket; repeatable",
+        "take requests here: HOST:PORT, [IPV6]:PORT, :PORT, 192.*:PORT (the first local address that begins so), a "
+        "path for a unix socket, @NAME for an abstract one, =N for the N-th shared socket, fd://N for a descriptor or "
+        "fd://NAME for what systemd passed under that name; repeatable",
         plain="listen", uwsgi="fastrouter",
     )  # fmt: skip
     shared_socket: tuple[str, ...] = option(
@@ -86,10 +91,30 @@ class Options:
         "connections that may wait to be accepted (default: 4096, and never more than net.core.somaxconn)",
         plain="backlog", uwsgi="listen",
     )  # fmt: skip
+    chmod_socket: int | None = option(
+        None, file_mode, ADDRESSES, "MODE",
+        "permissions of all unix sockets, as in 660 (without a value: 666)",
+        plain="chmod-socket", uwsgi="chmod-socket chmod", value_is_optional=True,
+    )  # fmt: skip
+    chown_socket: tuple[int, int] | None = option(
+        None, owner, ADDRESSES, "USER:GROUP",
+        "owner of all unix sockets",
+        plain="chown-socket", uwsgi="chown-socket",
+    )  # fmt: skip
     vacuum: bool = option(
         False, flag, ADDRESSES, "",
         "remove the unix sockets at the end",
         plain="vacuum", uwsgi="vacuum",
+    )  # fmt: skip
+    reuse_port: bool = option(
+        False, flag, ADDRESSES, "",
+        "give each router process a TCP socket of its own (SO_REUSEPORT)",
+        plain="reuse-port", uwsgi="reuse-port",
+    )  # fmt: skip
+    freebind: bool = option(
+        False, flag, ADDRESSES, "",
+        "bind addresses that this machine does not have yet (IP_FREEBIND)",
+        plain="freebind", uwsgi="freebind",
     )  # fmt: skip
     timeout: int = option(
         60, seconds, REQUESTS, "SECONDS",
@@ -105,6 +130,32 @@ class Options:
         17, seconds_from_1, FAILURES, "SECONDS",
         "drop a node that has not announced itself for so long",
         plain="subscription-tolerance", uwsgi="subscription-tolerance",
+    )  # fmt: skip
+    subscription_tolerance_inactive: int = option(
+        17, seconds_from_1, FAILURES, "SECONDS",
+        "the same for a vassal that has no address",
+        plain="subscription-tolerance-inactive", uwsgi="subscription-tolerance-inactive",
+    )  # fmt: skip
+    subscription_address: Literal["announced", "sender"] = option(
+        "announced", one_of("announced", "sender"), FAILURES, "WHOSE",
+        "where an announcement names no host, or 0.0.0.0 or [::], that is: announced = this machine, as in uWSGI, "
+        "sender = the host that sent it, as for workers in containers",
+        plain="subscription-address",
+    )  # fmt: skip
+    subscription_quota: int = option(
+        1000, whole(0, MAX_QUOTA), FAILURES, "N",
+        "take so many announcements a second from one sender, and four times as many from one host (0: no limit)",
+        plain="subscription-quota",
+    )  # fmt: skip
+    max_keys: int = option(
+        50_000, whole(1, MAX_NODES), FAILURES, "N",
+        "keep so many keys of one source of nodes at most",
+        plain="max-keys",
+    )  # fmt: skip
+    max_nodes: int = option(
+        50_000, whole(1, MAX_NODES), FAILURES, "N",
+        "keep so many nodes of one source of nodes at most",
+        plain="max-nodes",
     )  # fmt: skip
     connect_timeout: int = option(
         3, seconds_from_1, FAILURES, "SECONDS",
@@ -195,7 +246,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, list
 
 def _command_line_names() -> tuple[dict[str, Name], dict[str, Name]]:
     """The names that a command line may hold: those that matter, and those of workers."""
-    ours = {name: Name("" if entry.is_flag else "=", entry.field) for name, entry in (UWSGI | PLAIN).items()}
+    ours = {name: Name(entry.notation, entry.field) for name, entry in (UWSGI | PLAIN).items()}
     asked = {name: Name("", name) for name in ("help", "version")}
     matter = {name: Name(notation, name) for name, notation in foreign.notations("refused", "idle", "silent")}
     plain = {name.removeprefix("fastrouter-"): known for name, known in matter.items()}

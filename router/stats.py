@@ -89,9 +89,13 @@ def snapshot(
         ],
         "complaints": dict(complaints),
         "sources": [
-            {"name": f.source, "nodes": sum(map(len, f.slices.values())), "error": f.error or "", "errors": f.errors,
+            {"name": f.source, "nodes": f.size, "error": f.error or "", "errors": f.errors,
              "rejected": dict(f.rejected)}
             for f in sources
+        ],
+        "hosts": [
+            {"name": address, "addresses": list(name.addresses), "error": name.error}
+            for address, name in table.names.items()
         ],
     }  # fmt: skip
 
@@ -116,6 +120,7 @@ def _node(member: Member, parts: Sequence[Sequence[Any]]) -> dict[str, Any]:
     node = member.node
     return {
         "name": node.address,
+        "host": node.host,
         "vassal": node.vassal,
         "modifier1": node.modifier1,
         "modifier2": node.modifier2,

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from random import random
 from time import monotonic
 from typing import Any
@@ -28,6 +29,7 @@ from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.logs import log, log_change
 from router.options import Options
+from router.resolver import Resolver
 from router.source import Source, supervise
 from router.table import Change, Table
 
@@ -42,13 +44,14 @@ KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not en
 class Supervisor:
     """One whole gfrouter. `run` returns when it has stopped: True where SIGHUP asked for a new start.
 
-    `addresses` are those to show in the stats; `log_fd` is where the routers write their lines.
+    `listeners` are those of each router; `addresses` are those to show in the stats; `log_fd` is where the routers
+    write their lines.
     """
 
     def __init__(
         self,
         options: Options,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[Sequence[socket.socket]],
         sources: Sequence[Source],
         stats_listener: socket.socket | None,
         addresses: Sequence[str],
@@ -58,8 +61,11 @@ class Supervisor:
         self.listeners = listeners
         self.sources = sources
         self.log_fd = log_fd
-        self.table = Table(on_change=self.on_change, on_health=self.on_health)
-        self.feeds = [self.table.feed(source.name) for source in sources]
+        self.table = Table(
+            on_change=self.on_change, on_health=self.on_health, on_name=lambda name: self.resolver.notice(name)
+        )
+        self.resolver = Resolver(self.table)
+        self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in sources]
         self.routers: list[Child] = []
         self.retired: Counter[str] = Counter()
         self.addresses = addresses
@@ -82,15 +88,16 @@ class Supervisor:
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         keepers = [gevent.spawn(self.keep, number) for number in range(1, self.options.processes + 1)]
+        resolver = gevent.spawn(self.resolver.run)
         discoveries = [
             gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
             for source, feed in zip(self.sources, self.feeds, strict=True)
         ]
         self.stopping.wait()
-        gevent.killall(discoveries, block=False)  # one that does not let go must not keep us
+        gevent.killall([resolver, *discoveries], block=False)  # one that does not let go must not keep us
         for router in self.routers:
             router.order(stop=True)
-        for listener in self.listeners:
+        for listener in chain.from_iterable(self.listeners):
             listener.close()
         gevent.joinall(keepers, timeout=self.options.drain_timeout + KILL_WAIT)
         self.kill_routers()
@@ -124,7 +131,7 @@ class Supervisor:
         deaths = 0
         while not self.stopping.is_set():
             try:
-                router = Child(self.table, self.options, self.listeners, self.log_fd)
+                router = Child(self.table, self.options, self.listeners[number - 1], self.log_fd)
             except (OSError, gevent.subprocess.SubprocessError) as error:
                 # Short of memory or descriptors, or the interpreter is being replaced: later may be better.
                 log.error("cannot start uWSGI fastrouter %d: %s", number, error)

@@ -2,7 +2,8 @@
 
 Each source writes to its own `Feed`, and a feed holds what this source says: its slice. A pool is the union of the
 slices. The same address from two sources is one member, described by the source that was given its feed first, and it
-leaves when the last source lets go of it.
+leaves when the last source lets go of it. A node whose address holds a host name stands for as many members as the name
+has addresses; which ones those are, somebody else finds out (resolver.py) and says by `resolve`.
 
 Nothing here does I/O, reads a clock or waits: under gevent each verb is atomic, so there are no locks. Whoever must act
 on a change (log lines, the routers' copies, cheap mode) is told through the two callbacks.
@@ -13,15 +14,29 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import randrange
 
-from router import net
+from router.address import AddressError, HostName, parse_node
 from router.endpoint import LIVE, OUT, TRIAL, Endpoint
 from router.node import Node
 from router.pool import Member, Pool
 
 log = logging.getLogger("gfrouter")
+
+UNLIMITED = 2**63
+MOST_NAMES = 1000  # host names in a table, as each is looked up again and again
+MOST_ADDRESSES = 256  # of one name
+
+
+@dataclass(slots=True)
+class Name:
+    """A host name that stands in nodes' addresses: the numeric addresses it has now, and the keys of those nodes."""
+
+    addresses: tuple[str, ...] = ()
+    keys: dict[str, None] = field(default_factory=dict)
+    due: float = 0.0  # when it is to be looked up, in the resolver's monotonic seconds
+    error: str = ""  # why the last lookup failed
 
 
 @dataclass(slots=True)
@@ -38,26 +53,33 @@ class Change:
 
 
 class Table:
-    """Key → `Pool`, address → `Endpoint`. `on_change` hears of membership, `on_health` of endpoints' states."""
+    """Key → `Pool`, address → `Endpoint`, and the host names that stand for addresses.
+
+    `on_change` hears of membership, `on_health` of endpoints' states, `on_name` of each new host name.
+    """
 
     def __init__(
         self,
         *,
         on_change: Callable[[Change], None] = lambda change: None,
         on_health: Callable[[Endpoint], None] = lambda endpoint: None,
+        on_name: Callable[[str], None] = lambda address: None,
         randrange: Callable[[int], int] = randrange,
     ) -> None:
         self.pools: dict[str, Pool] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.out: set[Endpoint] = set()
         self.feeds: list[Feed] = []
+        self.names: dict[str, Name] = {}  # by the announced address, `app.internal:3031`
+        self.named: dict[str, dict[str, None]] = {}  # key → those of `names` that stand in its nodes
         self.on_change = on_change
         self.on_health = on_health
+        self.on_name = on_name
         self.randrange = randrange
 
-    def feed(self, source: str) -> Feed:
+    def feed(self, source: str, max_keys: int = UNLIMITED, max_nodes: int = UNLIMITED) -> Feed:
         """A slice for one more source. Those that come earlier describe the nodes that they share with later ones."""
-        feed = Feed(self, source)
+        feed = Feed(self, source, max_keys, max_nodes)
         self.feeds.append(feed)
         return feed
 
@@ -103,12 +125,68 @@ class Table:
 
     # Merging.
 
+    def resolve(self, name: str, addresses: Iterable[str]) -> None:
+        """The node address `name` holds a host name that stands for these numeric ones now; for none, if empty."""
+        known = self.names.get(name)
+        if known is None:
+            return
+        before, known.addresses = known.addresses, tuple(dict.fromkeys(addresses))[:MOST_ADDRESSES]
+        for key in list(known.keys):
+            said_by = next(feed.source for feed in self.feeds if name in feed.slices.get(key, ()))
+            self._settle(key, dict.fromkeys((*before, *known.addresses)), said_by)
+
+    def targets(self, address: str) -> tuple[str, ...]:
+        """The numeric addresses that an announced one stands for."""
+        known = self.names.get(address)
+        return (address,) if known is None else known.addresses
+
+    def _settle_said(self, key: str, addresses: Iterable[str], source: str) -> None:
+        """As `_settle`, of addresses as sources say them."""
+        targets: dict[str, None] = {}
+        for address in addresses:
+            targets.update(dict.fromkeys(self._follow(key, address)))
+        self._settle(key, targets, source)
+
+    def _follow(self, key: str, address: str) -> tuple[str, ...]:
+        """What `address` stands for; if it holds a host name, its use by `key` begins or ends here."""
+        if address in self.endpoints or not (address in self.names or isinstance(parse_node(address), HostName)):
+            return (address,)
+        name = self.names.setdefault(address, Name())
+        if any(address in feed.slices.get(key, ()) for feed in self.feeds):
+            if not name.keys:
+                self.on_name(address)
+            name.keys[key] = None
+            self.named.setdefault(key, {})[address] = None
+        else:
+            name.keys.pop(key, None)
+            names = self.named.get(key, {})
+            names.pop(address, None)
+            if not names:
+                self.named.pop(key, None)
+            if not name.keys:
+                del self.names[address]
+        return name.addresses
+
+    def _described(self, key: str, address: str) -> Node | None:
+        """The node at this numeric address, as the first source that knows it for `key` says; None for nobody."""
+        names = self.named.get(key, ())
+        for feed in self.feeds:
+            said = feed.slices.get(key)
+            if not said:
+                continue
+            if address in said:
+                return said[address]
+            for name in names:
+                if name in said and address in self.names[name].addresses:
+                    return replace(said[name], address=address, host=name)
+        return None
+
     def _settle(self, key: str, addresses: Iterable[str], source: str) -> None:
-        """Bring the members of `key` at these addresses in line with what the slices say now."""
+        """Bring the members of `key` at these numeric addresses in line with what the slices say now."""
         change = Change(key, source)
         pool = self.pools.get(key)
         for address in addresses:
-            node = next((f.slices[key][address] for f in self.feeds if address in f.slices.get(key, ())), None)
+            node = self._described(key, address)
             member = pool.members.get(address) if pool else None
             if node is None:
                 if member is not None:
@@ -132,7 +210,9 @@ class Table:
     def _join(self, pool: Pool, node: Node) -> Member:
         endpoint = self.endpoints.get(node.address)
         if endpoint is None:
-            endpoint = self.endpoints[node.address] = Endpoint(node.address, *net.parse_node(node.address))
+            target = parse_node(node.address)
+            assert not isinstance(target, HostName)  # a member's address is one that a name stands for
+            endpoint = self.endpoints[node.address] = Endpoint(node.address, target.family, target.sockaddr)
         member = pool.members[node.address] = Member(pool, endpoint, node)
         endpoint.members.add(member)
         pool.stale = True
@@ -154,12 +234,15 @@ class Feed:
     """One source's slice of the table, and the only thing a source gets to see of it. Keys are text.
 
     Verbs never block. What the caller passes must not be changed by it afterwards. A node whose address nobody could
-    connect to is dropped, counted and logged; it costs neither the other nodes nor an exception.
+    connect to, or one too many, is dropped, counted and logged; it costs neither the other nodes nor an exception.
     """
 
-    def __init__(self, table: Table, source: str) -> None:
+    def __init__(self, table: Table, source: str, max_keys: int, max_nodes: int) -> None:
         self.source = source
+        self.max_keys = max_keys
+        self.max_nodes = max_nodes
         self.slices: dict[str, dict[str, Node]] = {}
+        self.size = 0  # nodes in all slices
         self.error: str | None = None  # why the source cannot see; None while it can
         self.key_errors: dict[str, str] = {}  # the same for single keys
         self.errors = 0
@@ -181,25 +264,35 @@ class Feed:
         for key, nodes in pools.items():
             self._store(key, nodes)
 
-    def announce(self, key: str, node: Node) -> None:
-        """The node itself says that it is alive. The only verb that brings a refused endpoint back into turn."""
+    def announce(self, key: str, node: Node) -> bool:
+        """The node itself says that it is alive. The only verb that brings a refused endpoint back into turn.
+
+        False where the node was dropped.
+        """
         self.progress(key)
-        if not self._connectable(node):
-            return
-        self.slices.setdefault(key, {})[node.address] = node
-        self._table._settle(key, (node.address,), self.source)
-        endpoint = self._table.endpoints[node.address]
-        if endpoint.state != LIVE:
-            self._table.restore(endpoint)
+        said = self.slices.get(key, {})
+        if node.address not in said:
+            if not self._admits(key, node.address, said):
+                return False
+            self.slices[key] = said
+            self.size += 1
+        said[node.address] = node
+        self._table._settle_said(key, (node.address,), self.source)
+        for address in self._table.targets(node.address):
+            endpoint = self._table.endpoints[address]
+            if endpoint.state != LIVE:
+                self._table.restore(endpoint)
+        return True
 
     def withdraw(self, key: str, address: str) -> None:
         """This source no longer vouches for the node. Unknown ones are ignored."""
         self.progress(key)
         nodes = self.slices.get(key, {})
         if nodes.pop(address, None) is not None:
+            self.size -= 1
             if not nodes:
                 del self.slices[key]
-            self._table._settle(key, (address,), self.source)
+            self._table._settle_said(key, (address,), self.source)
 
     def fail(self, error: object, key: str | None = None) -> None:
         """The source cannot see (this key). Its nodes stay in service as they are."""
@@ -210,11 +303,13 @@ class Feed:
         else:
             self.key_errors[key] = text
 
-    def reject(self, reason: str, detail: str = "") -> None:
-        """One malformed entry was dropped. Counted by `reason` (a few fixed words); logged ever more rarely."""
-        self.rejected[reason] += 1
-        count = self.rejected[reason]
-        if count == 10 ** (len(str(count)) - 1):
+    def reject(self, reason: str, detail: str = "", times: int = 1) -> None:
+        """Entries that were malformed, or too many, were dropped. Counted by `reason`, a few fixed words; logged ever
+        more rarely.
+        """
+        before = self.rejected[reason]
+        self.rejected[reason] = count = before + times
+        if not before or len(str(count)) > len(str(before)):  # the first one, then whenever there is a digit more
             again = f" ({count} of this kind so far)" if count > 1 else ""
             log.warning("%s: dropped, %s%s%s", self.source, reason, detail and f": {detail}", again)
 
@@ -225,20 +320,35 @@ class Feed:
         if key is not None:
             self.key_errors.pop(key, None)
 
-    def _connectable(self, node: Node) -> bool:
-        if node.address in self._table.endpoints:
+    def _admits(self, key: str, address: str, said: Mapping[str, Node]) -> bool:
+        """Whether `key`, of which `said` is kept so far, may have a node at `address`."""
+        table = self._table
+        if not said and key not in self.slices and len(self.slices) >= self.max_keys:
+            self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
+        elif self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
+            self.reject("too many nodes", f"{self.max_nodes} are kept, and {address!r} would be one more")
+        elif address in table.endpoints or address in table.names:
             return True
-        try:
-            net.parse_node(node.address)
-        except net.AddressError as error:
-            self.reject("bad node address", str(error))
-            return False
-        return True
+        else:
+            try:
+                if not isinstance(parse_node(address), HostName):
+                    return True
+                if len(table.names) < MOST_NAMES:
+                    table.names[address] = Name()  # now, as one verb may bring many; it is used as soon as they are in
+                    return True
+                self.reject("too many host names", f"{MOST_NAMES} are kept, and {address!r} would be one more")
+            except AddressError as error:
+                self.reject("bad node address", str(error))
+        return False
 
-    def _store(self, key: str, said: Iterable[Node]) -> None:
-        nodes = {node.address: node for node in said if self._connectable(node)}
+    def _store(self, key: str, nodes: Iterable[Node]) -> None:
+        said: dict[str, Node] = {}
+        for node in list(nodes):  # a source that breaks off in between must leave nothing behind
+            if node.address in said or self._admits(key, node.address, said):
+                said[node.address] = node
         before = self.slices.pop(key, {})
-        if nodes:
-            self.slices[key] = nodes
+        self.size += len(said) - len(before)
+        if said:
+            self.slices[key] = said
         # A dict and not a set keeps the order in which the source named them: the log reads the same each time.
-        self._table._settle(key, dict.fromkeys([*before, *nodes]), self.source)
+        self._table._settle_said(key, dict.fromkeys([*before, *said]), self.source)

@@ -1,20 +1,26 @@
 """Readers: the text of one option to its value.
 
 Each takes a text and gives the value, or a ValueError that says what is wrong and what is legal; the place
-and the text itself are added by router/options.py. Only slips of meaning are judged here (a bare number where
-an address belongs); what an address stands for is router/net.py's business.
+and the text itself are added by router/options.py.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from grp import getgrnam
+from pwd import getpwnam
+
+from router.address import AddressError, Local, Shared, parse_local
 
 # Longer waits than a year and more processes than machines have cores for are slips of the unit.
 MAX_SECONDS = 365 * 24 * 3600
 MAX_PROCESSES = 1024
 MAX_RETRIES = 1000
 MAX_BACKLOG = 1_000_000
+MAX_NODES = 10_000_000
+MAX_QUOTA = 1_000_000
+LAZY_MODE = 0o666
 
 TRUE_WORDS = ("true", "on", "yes", "1")
 FALSE_WORDS = ("false", "off", "no", "0")
@@ -59,13 +65,7 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 def address(text: str) -> str:
     """An address to bind."""
-    if not text:
-        raise ValueError("an address is missing (legal: HOST:PORT, :PORT, 192.*:PORT or a path)")
-    if text.isdecimal():
-        raise ValueError(f"a bare number is no address (a port is :{text})")
-    if re.fullmatch(r"[0-9]+(\.([0-9]+|\*))+", text):
-        raise ValueError(f"the port is missing (legal: {text}:PORT)")
-    if text.startswith("="):
+    if isinstance(_local(text), Shared):
         raise ValueError("=N means a shared socket, which only a listening address can be")
     return text
 
@@ -74,11 +74,42 @@ def listening_address(text: str) -> str:
     """As `address`, or `=N` for a shared socket; a bare number is what uWSGI's core option `listen` takes."""
     if text.isdecimal():
         raise ValueError(f"a bare number is no address (a port is :{text}, the queue's length is backlog)")
-    if re.fullmatch(r"=[0-9]{1,4}", text):
-        return f"={int(text[1:])}"
-    if text.startswith("="):
-        raise ValueError("=N wants the number of a shared socket, counted from 0")
-    return address(text)
+    local = _local(text)
+    return f"={local.number}" if isinstance(local, Shared) else text
+
+
+def _local(text: str) -> Local:
+    try:
+        return parse_local(text)
+    except AddressError as error:
+        raise ValueError(error.reason) from None
+
+
+def file_mode(text: str) -> int:
+    """The permissions of a file; none given means that everybody may, as uWSGI has it for the lazy."""
+    if text and not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError("permissions are three octal digits, as in 660")
+    return int(text, 8) if text else LAZY_MODE
+
+
+def owner(text: str) -> tuple[int, int]:
+    """USER, USER:GROUP or :GROUP, by names or numbers, as (uid, gid); -1 leaves one as it is."""
+    user, _, group = text.partition(":")
+    if not user and not group:
+        raise ValueError("a user is missing (legal: USER, USER:GROUP or :GROUP)")
+    try:
+        uid = -1 if not user else int(user) if _is_id(user) else getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        raise ValueError(f"there is no user named {user!r}") from None
+    try:
+        gid = -1 if not group else int(group) if _is_id(group) else getgrnam(group).gr_gid
+    except (KeyError, ValueError):
+        raise ValueError(f"there is no group named {group!r}") from None
+    return uid, gid
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
 
 
 def queue_length(text: str) -> int:

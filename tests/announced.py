@@ -1,23 +1,24 @@
 """Announcements as workers send them, and a subscription on a free port whose clock is the test's.
 
     packet(UNSUBSCRIBE, weight=3)      for foo.com and NODE, unless it says otherwise
-    with Announced(tolerance=3) as announced:
+    with Announced(tolerance=3) as announced:       on a free UDP port; Announced("unix:///run/x") elsewhere
         announced.take(packet(), ...)  sent, and taken in one turn
         announced.idle(17)             time passes, with a turn each second
         announced.addresses("foo.com")
+        announced.another("127.0.0.9") one more sender, bound there
 
 A datagram on loopback is in the receiver's queue when `send` returns, so no test has to wait for it.
 """
 
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+from urllib.parse import urlencode
 
 from discovery.subscription import SWEEP_EVERY, Subscription
 from router.node import Node
-from router.table import Table
+from router.table import UNLIMITED, Table
 from router.uwsgi import build
-from scripted import split
 
 NODE = "10.0.0.5:3031"
 SUBSCRIBE, UNSUBSCRIBE = 0, 1
@@ -36,16 +37,34 @@ def packet(command: int = SUBSCRIBE, header: int = 224, **fields: str | int | by
 
 
 class Announced:
-    """A subscription on a free port with a clock of ours, and its table."""
+    """A subscription with a clock of ours, its table and a sender. `settings` are those of its URL, `_` for `-`."""
 
-    def __init__(self, tolerance: int = 17) -> None:
+    def __init__(
+        self,
+        url: str = "udp://127.0.0.1:0",
+        *,
+        max_keys: int = UNLIMITED,
+        max_nodes: int = UNLIMITED,
+        **settings: int | str,
+    ) -> None:
         self.now = 5000.0
-        url = f"udp://127.0.0.1:0?tolerance={tolerance}"
-        self.source = Subscription(url, clock=lambda: self.now, wall=lambda: UNIX_SECONDS + 0.9)
+        query = urlencode({name.replace("_", "-"): value for name, value in settings.items()})
+        self.source = Subscription(f"{url}?{query}", clock=lambda: self.now, wall=lambda: UNIX_SECONDS + 0.9)
         self.table = Table()
-        self.feed = self.table.feed(self.source.name)
-        self.sender = socket.socket(type=socket.SOCK_DGRAM)
-        self.sender.connect(split(self.source.address))
+        self.feed = self.table.feed(self.source.name, max_keys, max_nodes)
+        self.senders: list[socket.socket] = []
+        self.sender = self.another()
+
+    def another(self, host: str = "", to: Any = None) -> socket.socket:
+        """One more sender, at `host` and any port where one is given; `to` where the source cannot be reached at
+        its own address.
+        """
+        sender = socket.socket(socket.AF_INET if to else self.source.socket.family, socket.SOCK_DGRAM)
+        self.senders.append(sender)
+        if host:
+            sender.bind((host, 0))
+        sender.connect(to or self.source.socket.getsockname())
+        return sender
 
     def send(self, *datagrams: bytes) -> None:
         for datagram in datagrams:
@@ -74,4 +93,5 @@ class Announced:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.source.close()
-        self.sender.close()
+        for sender in self.senders:
+            sender.close()

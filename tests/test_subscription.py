@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from announced import NODE, SUBSCRIBE, UNIX_SECONDS, UNSUBSCRIBE, Announced, packet
 from discovery.announcement import LARGEST_DATAGRAM, parse_announcement
-from discovery.subscription import BATCH, Subscription, parse_url
-from router.net import AddressError
+from discovery.subscription import BATCH, Settings, Subscription, parse_url
+from router.address import AddressError
 from router.node import Node
 from router.source import Source
 from router.table import Table
@@ -33,12 +33,15 @@ DROPPED = {
     **HOSTILE,
     packet(address=b""): NOBODY,
     packet(address=""): NOBODY,
-    packet(address=b"", vassal="app.ini"): NOBODY,
-    packet(UNSUBSCRIBE, address=b""): NOBODY,
     packet(address="10.0.0.5:http"): ("bad node address", "'10.0.0.5:http': port 'http' is not a number"),
-    packet(address="example.com:80"): (
+    packet(address="10.0.0.5:0"): ("bad node address", "'10.0.0.5:0': port 0 is out of range (1 to 65535)"),
+    packet(address="exa mple:80"): (
         "bad node address",
-        "'example.com:80': 'example.com' is not a numeric IPv4 address (host names are not supported yet)",
+        "'exa mple:80': 'exa mple' is neither an IP address nor a host name",
+    ),
+    packet(address="::1:80"): (
+        "bad node address",
+        "'::1:80': an IPv6 address stands in brackets, as in [::1]:3031",
     ),
 }
 
@@ -173,7 +176,6 @@ def test_it_is_a_source_named_by_its_real_address(announced: Announced) -> None:
     assert (host, port) == announced.source.socket.getsockname()
     assert port != 0
     assert source.name == f"subscription@127.0.0.1:{port}"
-    assert announced.source.fileno() == announced.source.socket.fileno()
 
 
 def test_an_address_in_use_stops_the_start(announced: Announced) -> None:
@@ -184,31 +186,51 @@ def test_an_address_in_use_stops_the_start(announced: Announced) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "address", "tolerance"),
+    ("url", "address", "settings"),
     [
-        ("udp://0.0.0.0:2626", "0.0.0.0:2626", 17),
-        ("udp://:2626", ":2626", 17),
-        ("udp://127.0.0.1:0/", "127.0.0.1:0", 17),
-        ("udp://192.*:0?tolerance=30", "192.*:0", 30),
-        ("udp://127.0.0.1:2626/?tolerance=86400", "127.0.0.1:2626", 86_400),
+        ("udp://0.0.0.0:2626", "0.0.0.0:2626", Settings()),
+        ("udp://:2626", ":2626", Settings()),
+        ("udp://127.0.0.1:0/", "127.0.0.1:0", Settings()),
+        ("udp://[::1]:0", "[::1]:0", Settings()),
+        ("udp://192.*:0?tolerance=30", "192.*:0", Settings(tolerance=30)),
+        ("udp://127.0.0.1:2626/?tolerance=86400", "127.0.0.1:2626", Settings(tolerance=86_400)),
+        ("unix:///run/subscriptions?quota=0", "/run/subscriptions", Settings(quota=0)),
+        ("unix://@subscriptions", "@subscriptions", Settings()),
+        ("fd://7?tolerance-inactive=3&address=sender", "fd://7", Settings(tolerance_inactive=3, address="sender")),
+        ("fd://web?address=announced&quota=1000000", "fd://web", Settings(quota=1_000_000)),
     ],
 )
-def test_a_url_is_an_address_and_a_tolerance(url: str, address: str, tolerance: int) -> None:
-    assert parse_url(url) == (address, tolerance)
+def test_a_url_is_an_address_and_settings(url: str, address: str, settings: Settings) -> None:
+    assert parse_url(url) == (address, settings)
+
+
+SHAPE = "expected udp://HOST:PORT, unix://PATH or fd://N"
+OPTIONS = "tolerance, tolerance-inactive, quota, address"
 
 
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("tcp://127.0.0.1:0", "expected udp://HOST:PORT or udp://HOST:PORT?tolerance=SECONDS"),
-        ("127.0.0.1:2626", "expected udp://HOST:PORT or udp://HOST:PORT?tolerance=SECONDS"),
-        ("udp://", "expected udp://HOST:PORT or udp://HOST:PORT?tolerance=SECONDS"),
-        ("udp://:0?tolerence=3", "option 'tolerence' is not known (known: tolerance)"),
-        ("udp://:0?tolerance=", "tolerance '' is not a number of seconds"),
-        ("udp://:0?tolerance=soon", "tolerance 'soon' is not a number of seconds"),
-        ("udp://:0?tolerance=-1", "tolerance '-1' is not a number of seconds"),
-        ("udp://:0?tolerance=0", "tolerance 0 is out of range (1 to 86400 seconds)"),
-        ("udp://:0?tolerance=86401", "tolerance 86401 is out of range (1 to 86400 seconds)"),
+        ("tcp://127.0.0.1:0", SHAPE),
+        ("127.0.0.1:2626", SHAPE),
+        ("udp://", SHAPE),
+        ("udp://?tolerance=3", SHAPE),
+        ("fd:///", SHAPE),
+        ("udp:///run/subscriptions", "udp:// does not go with '/run/subscriptions'"),
+        ("udp://@subscriptions", "udp:// does not go with '@subscriptions'"),
+        ("unix://127.0.0.1:0", "unix:// does not go with '127.0.0.1:0'"),
+        ("udp://:0?tolerence=3", f"option 'tolerence' is not known (known: {OPTIONS})"),
+        ("udp://:0?tolerance_inactive=3", f"option 'tolerance_inactive' is not known (known: {OPTIONS})"),
+        ("udp://:0?tolerance=", "tolerance '' is not a whole number"),
+        ("udp://:0?tolerance=soon", "tolerance 'soon' is not a whole number"),
+        ("udp://:0?tolerance=-1", "tolerance '-1' is not a whole number"),
+        ("udp://:0?tolerance=٣", "tolerance '٣' is not a whole number"),
+        ("udp://:0?tolerance=0", "tolerance 0 is out of range (1 to 86400)"),
+        ("udp://:0?tolerance=86401", "tolerance 86401 is out of range (1 to 86400)"),
+        ("udp://:0?tolerance-inactive=0", "tolerance-inactive 0 is out of range (1 to 86400)"),
+        ("udp://:0?quota=1000001", "quota 1000001 is out of range (0 to 1000000)"),
+        ("udp://:0?quota=1e3", "quota '1e3' is not a whole number"),
+        ("udp://:0?address=mine", "address 'mine' is neither announced nor sender"),
     ],
 )
 def test_a_wrong_url_is_named_with_what_is_wrong(url: str, text: str) -> None:

@@ -1,0 +1,130 @@
+"""The sockets that the options ask for, bound: the routers' listeners slot by slot, and the supervisor's own.
+
+One socket serves all routers; with `reuse_port` each router has one of its own for every TCP address, and the kernel
+shares the connections out. The supervisor holds them all, so a router that is replaced finds its queue as it was.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from socket import SOCK_DGRAM, SOCK_STREAM
+
+from router import net
+from router.address import AddressError, Inherited, Shared, parse_local
+from router.options import Options
+from router.systemd import Passed
+
+KINDS = {int(SOCK_STREAM): "stream", int(SOCK_DGRAM): "datagram"}
+
+
+@dataclass
+class Sockets:
+    """Binds what it is asked for; `stack` closes it again. Everything raises AddressError.
+
+    `passed` are the sockets that systemd passed: `fd://NAME` means those of that name, and where no address was given
+    those that no option names are used.
+    """
+
+    options: Options
+    stack: ExitStack
+    passed: Sequence[Passed]
+    used: set[int] = field(default_factory=set)  # descriptors of `passed` that somebody serves
+
+    def listeners(self) -> list[list[socket.socket]]:
+        """For each router slot what it accepts from."""
+        shared = [self._by_slot(self._the_one(address, SOCK_STREAM)) for address in self.options.shared_socket]
+        columns = []
+        for address in self._addresses("listen", self.options.listen, SOCK_STREAM):
+            local = parse_local(address)
+            columns.append(shared[local.number] if isinstance(local, Shared) else self._by_slot(address))
+        slots = zip(*columns, strict=True)
+        # By descriptor: `fastrouter = =0` twice is one listener.
+        return [list({listener.fileno(): listener for listener in slot}.values()) for slot in slots]
+
+    def subscription_servers(self) -> list[socket.socket]:
+        """A datagram socket for each address where workers announce themselves."""
+        addresses = self._addresses("subscription_server", self.options.subscription_server, SOCK_DGRAM)
+        return [self._bind(address, kind=SOCK_DGRAM) for address in addresses]
+
+    def stats(self) -> socket.socket | None:
+        """The listener of the stats server; None where there is none."""
+        address = self.options.stats
+        return None if address is None else self._bind(self._the_one(address, SOCK_STREAM), clients_speak_first=False)
+
+    def unused(self) -> list[Passed]:
+        """What systemd passed and nobody serves: whoever connects there would wait for ever."""
+        return [one for one in self.passed if one.fd not in self.used]
+
+    def _addresses(self, option: str, addresses: Sequence[str], kind: int) -> list[str]:
+        """The addresses of an option, with each name of passed sockets replaced by their descriptors."""
+        if option in self.options.defaulted and (free := [one for one in self._unclaimed() if one.kind == kind]):
+            return [f"fd://{one.fd}" for one in free]
+        return [fd for address in addresses for fd in self._named(address, kind)]
+
+    def _unclaimed(self) -> list[Passed]:
+        """What systemd passed and no option names."""
+        options = self.options
+        said = [*options.listen, *options.shared_socket, *options.subscription_server, *filter(None, [options.stats])]
+        named = {local.which for local in map(parse_local, said) if isinstance(local, Inherited)}
+        return [one for one in self.passed if one.fd not in named and one.name not in named]
+
+    def _named(self, address: str, kind: int) -> list[str]:
+        local = parse_local(address)
+        if not isinstance(local, Inherited) or isinstance(local.which, int):
+            return [address]
+        found = [f"fd://{one.fd}" for one in self.passed if one.name == local.which and one.kind == kind]
+        if not found:
+            there = ", ".join(f"{one.name} ({KINDS.get(one.kind, 'other')})" for one in self.passed) or "none"
+            reason = f"systemd has passed no {KINDS[kind]} socket under that name (it has passed: {there})"
+            raise AddressError(address, reason, "cannot bind ")
+        return found
+
+    def _the_one(self, address: str, kind: int) -> str:
+        found = self._named(address, kind)
+        if len(found) > 1:
+            raise AddressError(
+                address, f"{len(found)} sockets have that name, and there can be only one", "cannot bind "
+            )
+        return found[0]
+
+    def _by_slot(self, address: str) -> list[socket.socket]:
+        processes = self.options.processes
+        own = self.options.reuse_port and not isinstance(parse_local(address), Inherited)
+        first = self._bind(address, reuse_port=own)
+        if not own or first.family == socket.AF_UNIX:
+            return [first] * processes
+        # The real address: port 0 must not be another one for each router.
+        return [first, *(self._bind(net.bound_name(first), reuse_port=True) for _ in range(processes - 1))]
+
+    def _bind(
+        self, address: str, *, kind: int = SOCK_STREAM, clients_speak_first: bool = True, reuse_port: bool = False
+    ) -> socket.socket:
+        local = parse_local(address)
+        if isinstance(local, Inherited) and isinstance(local.which, int):
+            self.used.add(local.which)
+        listener = net.bind(
+            address,
+            kind=kind,
+            backlog=self.options.backlog,
+            clients_speak_first=clients_speak_first,
+            mode=self.options.chmod_socket,
+            owner=self.options.chown_socket,
+            freebind=self.options.freebind,
+            reuse_port=reuse_port,
+        )
+        return self.stack.enter_context(_closed(listener, self.options.vacuum and not isinstance(local, Inherited)))
+
+
+@contextmanager
+def _closed(listener: socket.socket, vacuum: bool) -> Iterator[socket.socket]:
+    """At the end the socket is closed, and under `vacuum` its file removed if it is still ours."""
+    name, identity = net.bound_name(listener), net.identity(listener)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        if identity is not None and vacuum:
+            net.unlink_own(name, identity)
