@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from scripted import connect, place, wait_for
+from scripted import connect, family_of, split, wait_for
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def withdraw(server: str, key: str | bytes, address: str | bytes) -> None:
 
 
 def datagram(server: str, data: bytes) -> None:
-    family, sockaddr = place(server)
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.sendto(data, sockaddr)
+    """To any form of address that scripted.py's `split` knows."""
+    with socket.socket(family_of(server), socket.SOCK_DGRAM) as sock:
+        sock.sendto(data, split(server))
 
 
 class Load:

@@ -172,21 +172,14 @@ def a_unix_socket(stage: Stage) -> None:
     stage.see("mode", oct((stage.folder / "router.sock").stat().st_mode))
 
 
-@case(6, needs="abstract sockets")
+@case(6)
 def an_abstract_socket(stage: Stage) -> None:
     listening("@{folder}", stage)
 
 
-@case(6, needs="IPv6")
+@case(6)
 def an_ipv6_address(stage: Stage) -> None:
     listening("[::1]:{port}", stage)
-
-
-@case(6, needs="host names for binding")
-def a_host_name(stage: Stage) -> None:
-    if stage.start(address=f"localhost:{(port := free_port())}"):
-        stage.node()
-        stage.ask(address=f"127.0.0.1:{port}")
 
 
 @case(6)
@@ -214,6 +207,14 @@ def a_port_alone(stage: Stage) -> None:
     stage.start(address=f":{port}")
     stage.node()
     stage.ask(address=f"127.0.0.1:{port}")
+
+
+@case(6, why=["real-address"], differs=as_written("<router>", "<real>"))
+def a_host_name(stage: Stage) -> None:
+    stage.call(real := free_address(), "real")
+    stage.start(address=real.replace("127.0.0.1", "localhost"))
+    stage.node()
+    stage.ask(address=real)
 
 
 @case(6, why=["real-address"], differs=as_written("<router>", "<real>"))
@@ -309,7 +310,7 @@ def vacuum(stage: Stage) -> None:
         stage.see("socket", "left there")
 
 
-@case(6, needs="chmod-socket")
+@case(6)
 def chmod_socket(stage: Stage) -> None:
     path = stage.folder / "router.sock"
     if stage.start("--chmod-socket=620", address=str(path)):

@@ -10,7 +10,6 @@ from functools import partial
 from clients import packet, request, subscription
 from like import CLOSED, GET, OPEN_S, A, Case, Stage, case
 from scripted import ScriptedNode, answer, wait_for, when
-from servers import free_port
 
 NODE = "127.0.0.1:1"
 
@@ -120,14 +119,14 @@ def a_node_on_a_unix_socket(stage: Stage) -> None:
     stage.ask()
 
 
-@case(3, needs="abstract sockets")
+@case(3)
 def a_node_on_an_abstract_socket(stage: Stage) -> None:
     stage.start()
     stage.node(address=f"@{stage.folder}")
     stage.ask()
 
 
-@case(3, why=["names"], differs={"client 1": (CLOSED, A)}, needs="IPv6 nodes")
+@case(3, why=["names"], differs={"client 1": (CLOSED, A)})
 def a_node_on_ipv6(stage: Stage) -> None:
     stage.start()
     stage.node(address="[::1]:0")
@@ -223,7 +222,7 @@ def a_router_that_is_stopped_for_longer_than_the_tolerance(stage: Stage) -> None
     stage.leave_out("stats", "node", "log")
 
 
-@case(3, needs="notify")
+@case(3)
 def a_worker_that_asks_to_be_notified(stage: Stage) -> None:
     stage.start()
     path = str(stage.folder / "notify.sock")
@@ -238,16 +237,11 @@ def a_worker_that_asks_to_be_notified(stage: Stage) -> None:
                 stage.see(f"notified {number}", None)
 
 
-@case(3, needs="unix datagram subscriptions")
+@case(3)
 def announcements_by_unix_datagram(stage: Stage) -> None:
     assert stage.start(subscriptions=str(stage.folder / "subscriptions.sock"))
     stage.node()
     stage.ask()
-
-
-@case(3, needs="multicast groups")
-def announcements_to_a_group(stage: Stage) -> None:
-    assert stage.start(subscriptions=f"239.255.26.26:{free_port()}")
 
 
 # 4. Algorithms.

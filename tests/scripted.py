@@ -4,8 +4,7 @@
         ...node.address...                                       # the last script serves all further ones
         node.connections[0].received                             # every byte the router sent to it
 
-    ScriptedNode(*scripts, address="127.0.0.1:0")   or a unix path; `.address` is the real one after the start;
-                                                      [::1]:0 and @name are addresses as well
+    ScriptedNode(*scripts, address="127.0.0.1:0")   or [::1]:0, a unix path, @name; `.address` is the real one
     NodeConnection  .received .head .body .eof  .read(n) .read_head() .read_body(n) .read_to_end() .send(data) .reset()
     scripts: close_at_once reset_at_once close_after_head reset_after_head hang
              answer(data, body=N) answer_early(data) answer_slowly(data, piece, pause) answer_then_reset(data)
@@ -264,48 +263,50 @@ class Blackhole:
 
 
 def listen(address: str, backlog: int = 128) -> socket.socket:
-    """A listening socket on an address as `place` takes it (port 0: any free one)."""
-    family, sockaddr = place(address)
-    sock = socket.socket(family)
-    sock.bind(sockaddr)
+    """A listening socket at any form of address that `split` knows (port 0: any free one)."""
+    sock = socket.socket(family_of(address))
+    sock.bind(split(address))
     sock.listen(backlog)
     return sock
 
 
 def connect(address: str, timeout: float = 10) -> socket.socket:
-    """A blocking connection to an address as `place` takes it, every call on it bounded by `timeout` seconds."""
-    family, sockaddr = place(address)
-    sock = socket.socket(family)
+    """A blocking connection to such an address, every call on it bounded by `timeout` seconds."""
+    sock = socket.socket(family_of(address))
     sock.settimeout(timeout)
     try:
-        sock.connect(sockaddr)
+        sock.connect(split(address))
     except OSError:
         sock.close()
         raise
     return sock
 
 
-def place(address: str) -> tuple[socket.AddressFamily, Any]:
-    """(family, sockaddr) of `ip:port`, `[v6]:port`, a path, or `@name` as uWSGI binds it, a NUL at its end too."""
-    if address.startswith("/"):
-        return socket.AF_UNIX, address
+def family_of(address: str) -> socket.AddressFamily:
+    if address.startswith(("/", "@")):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+
+
+def split(address: str) -> Any:
+    """What the socket module wants for `127.0.0.1:3031`, `localhost:3031`, `[::1]:3031`, `/a/path` and `@name`.
+
+    The abstract name has a NUL behind it, too, as uWSGI's have. Written here anew, not with the router's grammar, so
+    that neither proves the other by itself.
+    """
     if address.startswith("@"):
-        return socket.AF_UNIX, f"\0{address[1:]}\0"
-    host, port = split(address)
-    return (socket.AF_INET6, (host[1:-1], port)) if host.startswith("[") else (socket.AF_INET, (host, port))
-
-
-def split(address: str) -> tuple[str, int]:
-    """`127.0.0.1:3031` as the pair that the socket module wants."""
+        return b"\0" + os.fsencode(address[1:]) + b"\0"
+    if address.startswith("/"):
+        return address
     host, _, port = address.rpartition(":")
-    return host, int(port)
+    return host.strip("[]"), int(port)
 
 
 def address_of(sock: socket.socket) -> str:
-    """Where it is bound, as `place` takes it."""
+    """Where a socket is bound, in the same forms; "" where it is not."""
     name = sock.getsockname()
     if isinstance(name, bytes):
-        return f"@{name[1:-1].decode()}"
+        return "@" + os.fsdecode(name.strip(b"\0")) if name else ""
     if isinstance(name, str):
         return name
     return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
