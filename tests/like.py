@@ -1,10 +1,11 @@
 """One script against both routers, the real uWSGI FastRouter and gfrouter, and what each of them showed.
 
-    @case(2, why=["next-node"], differs={"client 1": (CLOSED, A)})      # (the fastrouter's, gfrouter's)
-    def a_missing_unix_socket(stage: Stage) -> None:
+    @case(2, why=["warming"], differs={"client 1": (CLOSED, A)})      # (the fastrouter's, gfrouter's)
+    def a_request_before_the_first_announcement(stage: Stage) -> None:
         stage.start(timeout=2)
-        stage.node(address="/no/such.sock"); stage.node()
-        stage.ask()
+        client = stage.send(GET)
+        stage.node()
+        stage.read(client)
 
 A case is a `Case`: a script that plays on a `Stage`, and the fields in which the two differ on purpose. `observe(case)`
 plays it against both at once and gives two observations: flat mappings of a field's name to its value, with addresses,
@@ -22,7 +23,6 @@ A script adds to that with `stage.see(field, value)`. Nodes answer with their le
 
 import contextlib
 import re
-import signal
 import socket
 import tempfile
 from collections import Counter
@@ -45,10 +45,8 @@ Observation = dict[str, object]
 
 GET = request("foo.com")
 CLOSED: Outcome = (b"", "closed")
-RESET: Outcome = (b"", "reset")
 OPEN: Outcome = (b"", "open")
 A: Outcome = (b"A", "closed")
-B: Outcome = (b"B", "closed")
 
 # The lines of fastrouter.md's section on the log, which tools look for; both routers write others, each its own.
 PROMISED = re.compile(
@@ -72,9 +70,12 @@ class OracleError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """`differs`: field → (the fastrouter's value, gfrouter's), None where it has no such field; `why` names entries of
-    differences.py. `needs`: what gfrouter does not have yet; until then the case must fail. A `quick` case is part of
-    `make quick`."""
+    """A script, the section of fastrouter.md that it is about, and what its two observations may differ in.
+
+    `differs`: field → (the fastrouter's value, gfrouter's), None where it has no such field; nothing else may differ,
+    and this must. `why` names entries of differences.py. `needs` is what gfrouter does not have yet: until it has, the
+    case must fail. A `quick` case is part of `make quick`.
+    """
 
     section: int
     name: str
@@ -198,7 +199,7 @@ class Stage:
         announce(self.router.subscriptions, key, address, **fields)
         if known:
             self.fence()
-        wait_for(lambda: address in self.router.nodes(key), f"{address} to be known for {key}", timeout=3)
+        wait_for(lambda: address in self.router.nodes(key), f"{address} to be known for {key}")
 
     def withdraw(self, address: str, key: str = "foo.com") -> None:
         """Returns when the router knows."""
@@ -263,9 +264,6 @@ class Stage:
     def lines(self, pattern: str) -> list[str]:
         """Lines so far with the pattern in them, masked."""
         return [line for text in list(self.router.lines) if re.search(pattern, line := self._line(text))]
-
-    def signal(self, number: signal.Signals) -> None:
-        self.router.send_signal(number)
 
     def close(self) -> None:
         """Notes the stats, ends everything, and notes what is complete only then."""

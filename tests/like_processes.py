@@ -95,7 +95,7 @@ def a_killed_process_is_replaced(stage: Stage) -> None:
 
 def ending(number: signal.Signals, stage: Stage) -> None:
     stage.start()
-    stage.signal(number)
+    stage.router.send_signal(number)
     if stage.fastrouter:
         stage.router.wait()  # what pyuwsgi is reloaded into is a bare Python, which takes uWSGI's options for its own
     else:
@@ -128,7 +128,7 @@ def a_stop_with_a_request_in_flight(stage: Stage) -> None:
     stage.node(when(released, answer(b"A")))
     client = stage.send(GET)
     wait_for(lambda: stage.nodes[0].connections, "the request at its node")
-    stage.signal(signal.SIGINT)
+    stage.router.send_signal(signal.SIGINT)
     wait_for(lambda: stage.router.returncode is not None or not listens(stage.router.address), "the listener to close")
     released.set()
     stage.read(client)
