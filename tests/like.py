@@ -47,6 +47,7 @@ GET = request("foo.com")
 CLOSED: Outcome = (b"", "closed")
 OPEN: Outcome = (b"", "open")
 A: Outcome = (b"A", "closed")
+REFUSED: dict[str, tuple[object, object]] = {"router": ("serves", "refused")}  # a start, by gfrouter alone
 
 # The lines of fastrouter.md's section on the log, which tools look for; both routers write others, each its own.
 PROMISED = re.compile(

@@ -5,10 +5,9 @@ How many processes are spawned (a log line each) tells which of several values c
 
 from functools import partial
 
-from like import Case, Stage, case
+from like import REFUSED, Case, Stage, case
 from scripted import wait_for
 
-REFUSED: dict[str, tuple[object, object]] = {"router": ("serves", "refused")}
 HEAD = """[uwsgi]
 master = true
 fastrouter = {router}

@@ -7,11 +7,9 @@ import socket
 import threading
 from functools import partial
 
-from like import CLOSED, GET, OPEN_S, A, Case, Stage, case
+from like import CLOSED, GET, OPEN_S, REFUSED, A, Case, Stage, case
 from scripted import answer, connect, listen, wait_for, when
 from servers import UWSGI, Process, Router, as_words, free_address, free_port, router_command
-
-REFUSED: dict[str, tuple[object, object]] = {"router": ("serves", "refused")}
 
 # 5. Cheap mode, processes, privileges, signals.
 

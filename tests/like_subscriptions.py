@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 from clients import packet, request, subscription
-from like import CLOSED, GET, OPEN_S, A, Case, Stage, case
+from like import CLOSED, GET, OPEN_S, REFUSED, A, Case, Stage, case
 from scripted import ScriptedNode, answer, wait_for, when
 
 NODE = "127.0.0.1:1"
@@ -306,7 +306,6 @@ def algorithm(name: str, stage: Stage) -> None:
     stage.leave_out("stats", "log")
 
 
-REFUSED: dict[str, tuple[object, object]] = {"router": ("serves", "refused")}
 NOT_YET = [Case(4, f"algorithm_{name}", partial(algorithm, name), ["later"], REFUSED) for name in ("lrc", "wlrc")]
 
 
