@@ -40,6 +40,7 @@ def the_nodes_modifiers_overwrite_the_requests(stage: Stage) -> None:
     stage.node(key="bar.com", modifier1=30, modifier2=255)
     stage.ask(packet([("HTTP_HOST", "foo.com")], 5, 7))
     stage.ask(packet([("HTTP_HOST", "bar.com")], 5, 7))
+    stage.ask(packet([("HTTP_HOST", "bar.com")], 5, 255))
 
 
 @case(1)
