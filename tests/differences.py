@@ -223,6 +223,13 @@ DIFFERENCES = (
         "It is escaped.",
     ),
     Difference(
+        "stats-length",
+        VIEWS,
+        "`stats-http` does not say how long its answer is.",
+        "It does.",
+        "A reader can tell a whole answer from a part.",
+    ),
+    Difference(
         "real-address",
         CONFIGURATION,
         "Port 0 is shown as `:0`, `:3031` as it was written.",

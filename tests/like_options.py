@@ -148,9 +148,11 @@ def options_in_the_environment(stage: Stage) -> None:
     stage.router.wait_line("spawned uWSGI fastrouter 2 ")
 
 
-@case(7)
-def another_name_of_the_stats_server(stage: Stage) -> None:
-    stage.start(ini=HEAD.replace("fastrouter-stats =", "fastrouter-ss ="))
+def stats_by(name: str, stage: Stage) -> None:
+    stage.start(ini=HEAD.replace("fastrouter-stats =", f"{name} ="))
+
+
+STATS = [Case(7, name, partial(stats_by, name)) for name in ("fastrouter-ss", "fastrouter-stats-server")]
 
 
 @case(7, why=["order"], differs={"log spawned uWSGI fastrouter 3 (pid: N)": (None, 1)})

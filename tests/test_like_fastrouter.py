@@ -6,9 +6,9 @@ The table is in like_*.py, the harness in like.py, the differences and their rea
 import re
 from collections import Counter
 from importlib.metadata import version
+from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 import like_options
 import like_processes
@@ -25,7 +25,7 @@ SECTIONS = range(1, 11)  # of fastrouter.md
 NAMES = [difference.name for difference in DIFFERENCES]
 
 
-def parameter(case: Case) -> ParameterSet:
+def parameter(case: Case) -> Any:
     marks = [] if case.quick else [pytest.mark.slow]
     if case.needs:
         marks.append(pytest.mark.xfail(reason=f"gfrouter needs {case.needs}", raises=AssertionError, strict=True))
