@@ -144,6 +144,12 @@ DIFFERENCES = (
         "3:2 became 1:1.",
     ),
     Difference(
+        "backup",
+        SUBSCRIPTIONS,
+        "2.0 takes a backup node for any other.",
+        "Its turn comes when no node of a lower level is alive, as in 2.1.",
+    ),
+    Difference(
         "addresses",
         SUBSCRIPTIONS,
         "The node's address of a worker may be anything.",

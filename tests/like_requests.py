@@ -5,12 +5,14 @@ import socket
 import struct
 from functools import partial
 
-from clients import packet, request
+from clients import announce, packet, request
 from like import CLOSED, GET, OPEN, OPEN_S, A, Case, Stage, case
 from scripted import (
     Blackhole,
+    ScriptedNode,
     answer,
     answer_early,
+    answer_slowly,
     answer_then_reset,
     close_after_head,
     hang,
@@ -275,6 +277,46 @@ def a_request_before_the_first_announcement(stage: Stage) -> None:
     if not stage.fastrouter:
         stage.read(client)
     stage.leave_out("stats", "node")
+
+
+@case(2)
+def a_client_that_resets_ends_the_request_at_once(stage: Stage) -> None:
+    stage.start()
+    stage.node(hang)
+    client = stage.send(GET)
+    wait_for(lambda: stage.nodes[0].connections and stage.nodes[0].connections[0].head == GET, "the request to arrive")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    wait_for(lambda: stage.nodes[0].connections[0].eof, "the node to see the end")
+
+
+@case(2)
+def an_answer_that_drips_outlives_the_time_limit(stage: Stage) -> None:
+    stage.start(timeout=1)
+    stage.node(answer_slowly(b"AAAAAA", piece=1, pause=0.4))
+    stage.ask()
+
+
+@case(2)
+def a_body_that_comes_in_pieces(stage: Stage) -> None:
+    stage.start()
+    stage.node(answer(b"A", body=30))
+    client = stage.send(request("foo.com", method="POST", length=30))
+    for number in range(3):
+        client.sendall(b"0123456789")
+        wait_for(lambda: stage.nodes[0].connections and len(stage.nodes[0].connections[0].body) == 10 * number + 10)
+    stage.read(client)
+
+
+@case(2)
+def a_key_of_bytes_that_are_no_text(stage: Stage) -> None:
+    stage.start()
+    with ScriptedNode(answer(b"A")) as node:
+        announce(stage.router.subscriptions, b"\xff\xfe", node.address)
+        stage.router.wait_line("=> new node: ")
+        stage.ask(packet([("HTTP_HOST", b"\xff\xfe")]))
+    stage.router.kill()  # no reading of the stats at the end, which are not JSON there
+    stage.leave_out("router", "log")
 
 
 @case(2)

@@ -142,6 +142,9 @@ HARMLESS = {
     "a_datagram_without_vars": b"\xe0\0\0\0",
     "a_datagram_whose_last_value_runs_past_the_end": BAR[:-1],
     "a_datagram_with_another_datasize": b"\xe0\xff\xff\0" + BAR[4:],
+    "a_datagram_with_an_address_of_256_bytes": subscription("bar.com", "/" + "x" * 255),
+    "a_datagram_with_an_empty_address": subscription("bar.com", ""),
+    "a_datagram_with_two_keys": packet([("key", "foo.com"), ("key", "bar.com"), ("address", NODE)], 224),
     "a_datagram_with_a_key_of_255_bytes": subscription("x" * 255, NODE),
 }
 STORED = {  # datagram, the key it goes to, that key's hash, and a weight
@@ -150,6 +153,9 @@ STORED = {  # datagram, the key it goes to, that key's hash, and a weight
     "a_datagram_with_a_stray_byte": (BAR + b"\1", "bar.com", 3425, 1),
     "a_datagram_with_modifier1_5": (packet([("key", "bar.com"), ("address", NODE)], 5), "bar.com", 3425, 1),
     "a_datagram_over_4096_bytes": (subscription("bar.com", NODE, filler="x" * 4096), "bar.com", 3425, 1),
+    "a_datagram_with_modifier1_256_in_its_vars": (subscription("bar.com", NODE, modifier1=256), "bar.com", 3425, 1),
+    "a_datagram_with_a_huge_number": (subscription("bar.com", NODE, weight=2**32), "bar.com", 3425, 2**32),
+    "a_datagram_with_an_empty_number": (subscription("bar.com", NODE, weight=""), "bar.com", 3425, 1),
     "a_datagram_with_a_word_for_a_number": (subscription("bar.com", NODE, weight="many"), "bar.com", 3425, 66593),
     "a_datagram_with_a_negative_number": (subscription("bar.com", NODE, weight="-2"), "bar.com", 3425, 2**64 - 28),
 }
@@ -299,6 +305,15 @@ def a_node_that_leaves_is_out_of_turn(stage: Stage) -> None:
     stage.node()
     stage.withdraw(first)
     stage.see("turns", cycle(stage.turns(6)))
+
+
+@case(4, why=["backup"], differs={"turns": ("ABABAB", "AAAAAA")})
+def a_backup_node(stage: Stage) -> None:
+    stage.start()
+    stage.node()
+    stage.node(backup=1)
+    stage.see("turns", cycle(stage.turns(6)))
+    stage.leave_out("stats", "node")
 
 
 def algorithm(name: str, stage: Stage) -> None:
