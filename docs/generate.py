@@ -28,7 +28,7 @@ def differences() -> str:
     lines = [INTRODUCTION]
     for topic, entries in groupby(DIFFERENCES, key=lambda each: each.topic):
         lines += [f"## {topic}", "", "| the fastrouter | gfrouter | why |", "|---|---|---|"]
-        lines += [f"| {each.fastrouter} | {each.gfrouter} | {each.why} |".replace("|  |", "| |") for each in entries]
+        lines += [f"| {each.fastrouter} | {each.gfrouter} | {each.why} |" for each in entries]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

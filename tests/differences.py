@@ -13,13 +13,13 @@ REQUESTS, SUBSCRIPTIONS, PROCESSES, VIEWS, CONFIGURATION = (
 
 @dataclass(frozen=True)
 class Difference:
-    """`fastrouter` and `gfrouter` are what each does, in Markdown, `why` is why ours is other. Empty goes unsaid."""
+    """`fastrouter` and `gfrouter` are what each does, in Markdown; `why` is why ours is other."""
 
     name: str
     topic: str
     fastrouter: str
     gfrouter: str
-    why: str = ""
+    why: str
     test: str = ""
 
 
@@ -91,6 +91,7 @@ DIFFERENCES = (
         REQUESTS,
         "Why a request was closed without an answer is not said.",
         "A line a request, ten a second at most; the rest is counted.",
+        "An operator sees what clients send.",
     ),
     Difference(
         "warming",
@@ -105,6 +106,7 @@ DIFFERENCES = (
         REQUESTS,
         "Out of descriptors, requests that were accepted fail.",
         "A session is accepted only if its node will find a descriptor, too.",
+        "A request that cannot be passed on waits better in the queue, where another process may take it.",
         test="test_server.py::test_short_of_descriptors_every_request_that_is_accepted_finds_one_for_its_node",
     ),
     Difference(
@@ -148,6 +150,7 @@ DIFFERENCES = (
         SUBSCRIPTIONS,
         "2.0 takes a backup node for any other.",
         "Its turn comes when no node of a lower level is alive, as in 2.1.",
+        "A spare that takes every other request is none.",
     ),
     Difference(
         "addresses",
@@ -163,6 +166,7 @@ DIFFERENCES = (
         "a respawned one starts with an empty map.",
         "One map, logged once, and there before a process accepts; stats are summed. Of a router that is killed, the "
         "counts of the last reading are kept.",
+        "A killed process cost every request until the next announcements, and nobody saw what the others did.",
     ),
     Difference(
         "signals",
@@ -170,6 +174,7 @@ DIFFERENCES = (
         "TERM and HUP reload, cutting requests; INT and QUIT stop at once.",
         "TERM, INT and QUIT stop after what is in flight, within `drain-timeout` (30 s); a second one ends at once. "
         "HUP stops and starts anew, within the same process.",
+        "A stop or a deployment costs no request, and TERM is what service managers send.",
     ),
     Difference(
         "cheap",
@@ -177,14 +182,22 @@ DIFFERENCES = (
         "Cheap mode counts nodes that are known.",
         "It counts nodes that are known and not marked as failed, which comes to the same: the real one forgets a "
         "marked node.",
+        "Here a marked node stays known.",
         test="test_server.py::test_cheap_does_not_accept_while_all_nodes_have_failed",
     ),
-    Difference("master", PROCESSES, "Without `master` the command returns at once.", "It always supervises."),
+    Difference(
+        "master",
+        PROCESSES,
+        "Without `master` the command returns at once.",
+        "It always supervises.",
+        "A service that ends at once serves nobody.",
+    ),
     Difference(
         "stdout",
         PROCESSES,
         "The log goes to standard error.",
         "As process 1, as in a container, to standard output.",
+        "That is where a container's tools look for it.",
         test="test_supervisor.py::test_as_pid_1_it_reaps_orphans_and_logs_to_stdout",
     ),
     Difference(
@@ -192,6 +205,7 @@ DIFFERENCES = (
         PROCESSES,
         "Soft limit of descriptors as it is; a queue of 100.",
         "Raised to the hard limit; a queue of 4,096 or `net.core.somaxconn`.",
+        "A request takes two descriptors, and a burst fills a queue of 100.",
         test="test_supervisor.py::test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one",
     ),
     Difference(
@@ -200,12 +214,14 @@ DIFFERENCES = (
         "The fields of 2.0, or of 2.1.",
         "Those of both, and beside uWSGI's names: `routers` (a process each), `complaints` (what went wrong with "
         "requests, by kind), `sources` (nodes, errors, dropped entries by reason).",
+        "Tools find what they look for, whichever version they were written for.",
     ),
     Difference(
         "wrr",
         VIEWS,
         "`wrr` in the stats is the number of turns that the node has left in its burst.",
         "0: there are no bursts.",
+        "Turns are spread evenly.",
     ),
     Difference(
         "failcnt",
@@ -227,6 +243,7 @@ DIFFERENCES = (
         VIEWS,
         "A key with a quote or a backslash makes the stats invalid JSON.",
         "It is escaped.",
+        "One key hid the stats of all.",
     ),
     Difference(
         "stats-length",
@@ -240,12 +257,14 @@ DIFFERENCES = (
         CONFIGURATION,
         "Port 0 is shown as `:0`, `:3031` as it was written.",
         "The real address, in log and stats.",
+        "What is shown can be connected to.",
     ),
     Difference(
         "prefix",
         CONFIGURATION,
-        "`192.*:0` on `shared-socket` only; elsewhere it is bound to 255.255.255.255, in silence.",
+        "`192.*:0` on `shared-socket` only; elsewhere it starts all the same, and nobody can connect.",
         "Everywhere.",
+        "It listened where nobody connects.",
     ),
     Difference(
         "in-use",
@@ -263,20 +282,26 @@ DIFFERENCES = (
         "A typing error must not take an address or a file away.",
     ),
     Difference(
-        "vacuum", CONFIGURATION, "`vacuum` leaves the fastrouter's sockets.", "It removes them, if they are still ours."
+        "vacuum",
+        CONFIGURATION,
+        "`vacuum` leaves the fastrouter's sockets.",
+        "It removes them, if they are still ours.",
+        "That is what it is for.",
     ),
     Difference(
         "idle",
         CONFIGURATION,
         "Options that mean nothing to a router are taken in silence.",
         "One warning each.",
+        "An operator sees what is not in force.",
         test="test_options.py::test_an_option_of_workers_is_warned_of_once",
     ),
     Difference(
         "worker-beside",
         CONFIGURATION,
         "A worker may be configured beside the router, in one file and one process.",
-        "Its options are passed over, with a warning each. Not yet.",
+        "Not yet: its options are passed over, with a warning each.",
+        "gfrouter runs no applications. One configuration for both is wanted.",
     ),
     Difference(
         "later",
@@ -290,9 +315,14 @@ DIFFERENCES = (
         CONFIGURATION,
         "An algorithm that nobody knows is `wrr`, in silence.",
         "An error.",
+        "A slip chose another algorithm than was meant.",
     ),
     Difference(
-        "order", CONFIGURATION, "Ini over command line, by position.", "Command line over ini over environment."
+        "order",
+        CONFIGURATION,
+        "Ini over command line, by position.",
+        "Command line over ini over environment.",
+        "What is typed is meant for this run.",
     ),
     Difference(
         "slips",
@@ -314,6 +344,7 @@ DIFFERENCES = (
         CONFIGURATION,
         "A name in an ini that no plugin knows is a placeholder.",
         "The same, with a warning where it looks like one of ours.",
+        "A slip was a placeholder that nobody uses.",
         test="test_options.py::test_a_likely_misspelling_is_worth_a_warning",
     ),
     Difference(
@@ -322,5 +353,6 @@ DIFFERENCES = (
         "Host names and IPv6 addresses of nodes fail at every request; the subscription server takes numeric IPv4 "
         "only, and binds anything else to 255.255.255.255.",
         "Both work everywhere.",
+        "Workers in containers are known by name.",
     ),
 )

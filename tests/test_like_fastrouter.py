@@ -57,6 +57,13 @@ def test_each_case_that_differs_says_why() -> None:
     assert {name for case in CASES for name in case.why} <= set(NAMES)
 
 
+def test_each_difference_is_whole_and_fits_into_a_table() -> None:
+    for each in DIFFERENCES:
+        cells = (each.fastrouter, each.gfrouter, each.why)
+        assert all(cells) and not any(mark in cell for cell in cells for mark in "|\n"), each.name
+    assert len(set(NAMES)) == len(NAMES)
+
+
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=NAMES)
 def test_each_difference_is_shown(difference: Difference) -> None:
     """By a case, or by the test elsewhere that it names."""
