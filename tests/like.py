@@ -16,7 +16,7 @@ What is observed without being asked for:
     node N       the bytes of each connection to the N-th node: header, vars and body
     stats ...    at the end, with no request in flight: the numbers that are not 0, by the names that 2.0 has (all but
                  `wrr`), of nodes that are not marked as failed
-    log ...      how often each line that fastrouter.md promises was written; their order is not compared
+    log ...      how often each line of PROMISED was written; their order is not compared
     router       serves, ended (before its time), or refused (did not start)
 A script adds to that with `stage.see(field, value)`. Nodes answer with their letter, so that an order reads ABAB.
 """
@@ -43,13 +43,26 @@ ANSWER_S = 10  # what is expected to come comes within this, on a busy machine t
 Outcome = tuple[bytes, str]
 Observation = dict[str, object]
 
+SECTIONS = {
+    1: "the packet",
+    2: "a request through the router",
+    3: "the subscription packet",
+    4: "algorithms",
+    5: "cheap mode, processes, signals",
+    6: "addresses for binding",
+    7: "options",
+    8: "stats",
+    9: "log lines",
+    10: "what the seed article wished for",
+}
+
 GET = request("foo.com")
 CLOSED: Outcome = (b"", "closed")
 OPEN: Outcome = (b"", "open")
 A: Outcome = (b"A", "closed")
 REFUSED: dict[str, tuple[object, object]] = {"router": ("serves", "refused")}  # a start, by gfrouter alone
 
-# The lines of fastrouter.md's section on the log, which tools look for; both routers write others, each its own.
+# The lines that tools look for in uWSGI's log; both routers write others, each its own.
 PROMISED = re.compile(
     r"^\[uwsgi-subscription for pid N\] .*(new pool:|=> new node:|=> marking .* as failed|invalid \(sniffed)"
     r"|^\[uwsgi-fastrouter\] (unable to connect\(\) to node|.* => marking .* as failed)"
@@ -71,7 +84,7 @@ class OracleError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """A script, the section of fastrouter.md that it is about, and what its two observations may differ in.
+    """A script, which of SECTIONS it is about, and what its two observations may differ in.
 
     `differs`: field → (the fastrouter's value, gfrouter's), None where it has no such field; nothing else may differ,
     and this must. `why` names entries of differences.py. `needs` is what gfrouter does not have yet: until it has, the
@@ -95,7 +108,7 @@ def case(
     needs: str = "",
     quick: bool = False,
 ) -> Callable[[Callable[["Stage"], None]], Case]:
-    """Makes a case of a script, which gives it its name; `section` is the one of fastrouter.md."""
+    """Makes a case of a script, which gives it its name."""
     return lambda script: Case(section, script.__name__, script, why, differs or {}, needs, quick)
 
 

@@ -16,12 +16,11 @@ import like_requests
 import like_subscriptions
 import like_views
 from differences import DIFFERENCES, Difference
-from like import Case, apart, cases_of, observe
+from like import SECTIONS, Case, apart, cases_of, observe
 from servers import TESTS
 
 MODULES = (like_requests, like_subscriptions, like_processes, like_options, like_views)
 CASES = [each for module in MODULES for each in cases_of(module)]
-SECTIONS = range(1, 11)  # of fastrouter.md
 NAMES = [difference.name for difference in DIFFERENCES]
 
 
