@@ -352,7 +352,7 @@ DIFFERENCES = (
         CONFIGURATION,
         "Host names and IPv6 addresses of nodes fail at every request; the subscription server takes numeric IPv4 "
         "only, and binds anything else to 255.255.255.255.",
-        "Both work everywhere.",
+        "Both work everywhere. Log and stats show each address that a name has; in the stats `host` is the name.",
         "Workers in containers are known by name.",
     ),
 )

@@ -131,7 +131,7 @@ def a_node_on_ipv6(stage: Stage) -> None:
     stage.start()
     stage.node(address="[::1]:0")
     stage.ask()
-    stage.leave_out("stats", "log", "node")
+    stage.leave_out("stats", "node")
 
 
 BAR = subscription("bar.com", NODE)
