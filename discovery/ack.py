@@ -24,8 +24,8 @@ def acknowledge(notify: str, key: str, address: str) -> None:
             sock.sendto(text, target.sockaddr)
         elif isinstance(target.sockaddr, bytes):
             _to_abstract(sock, text, target.sockaddr)
-        elif len(target.sockaddr) > MOST_PATH_BYTES:
-            raise AddressError(notify, f"a path of {len(target.sockaddr)} bytes, but {MOST_PATH_BYTES} is the limit")
+        elif (size := len(target.sockaddr.encode("utf-8", "surrogateescape"))) > MOST_PATH_BYTES:
+            raise AddressError(notify, f"a path of {size} bytes, but {MOST_PATH_BYTES} is the limit")
         else:
             sock.sendto(text, target.sockaddr)
 

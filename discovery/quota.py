@@ -75,12 +75,14 @@ class Quota:
             if len(self.buckets) >= MOST_SENDERS:
                 self.buckets.popitem(last=False)
             bucket = self.buckets[sender] = Bucket(rate * BURST_S, now)
+        else:
+            self.buckets.move_to_end(sender)  # one in use, as a host's, outlives those of its thousands of ports
         bucket.tokens = min(bucket.tokens + (now - bucket.filled) * rate, rate * BURST_S)
         bucket.filled = now
         if bucket.tokens >= 1:
             bucket.tokens -= 1
             return True
-        if now - bucket.since > 1.0:
+        if now - bucket.since >= 1.0:
             bucket.since, bucket.over = now, 0
         bucket.over += 1
         if bucket.over > rate:  # twice the quota within a second is no slip any more

@@ -108,7 +108,7 @@ class Subscription:
         self.socket = net.bind(wanted, kind=socket.SOCK_DGRAM)
         self.address = net.bound_name(self.socket)
         self.name = f"subscription@{self.address}"
-        self.quota = Quota(self.socket, 0 if self.socket.family == socket.AF_UNIX else self.settings.quota)
+        self.quota = Quota(self.socket, self.settings.quota)
         self._listened = Listened(clock)
         self._wall = wall
         self._pending: deque[tuple[bytes, Any]] = deque()  # datagrams and their senders
@@ -187,6 +187,8 @@ class Subscription:
             if self._heard.pop(place, None) is not None:
                 _log("[uWSGI fastrouter pid %d] %s => marking %s as failed", place)
                 self._withdraw(feed, place)
+            elif not said.address:
+                self._inactive.pop(vassal, None)
             return
         if said.vassal and not said.address and vassal in self._vassals:
             said = replace(said, address=self._vassals[vassal])  # what it said of its address before still holds
@@ -196,8 +198,8 @@ class Subscription:
         elif said.vassal and said.clear and place in self._heard:
             del self._heard[place]
             self._withdraw(feed, place)
-            self._inactive[vassal] = now
             _log("[uwsgi-subscription for pid %d] %s => cleared address for vassal node: %s", vassal)
+            self._keep_inactive(feed, vassal, now)
         else:
             self._announce(feed, said, now)
 
@@ -225,11 +227,16 @@ class Subscription:
         """Who has a vassal's name and no address yet is not asked anything; it is known to exist."""
         if not said.vassal:
             raise AnnouncementError("no address", f"no address for key {said.key!r}")
-        if self._inactive.pop(vassal, None) is None:
-            if len(self._inactive) >= feed.max_nodes:
-                raise AnnouncementError("too many nodes", f"{feed.max_nodes} without address are kept")
+        if self._keep_inactive(feed, vassal, now):
             _log("[uwsgi-subscription for pid %d] %s => new vassal node: %s", vassal)
+
+    def _keep_inactive(self, feed: Feed, vassal: Place, now: float) -> bool:
+        """True if it was not known."""
+        known = self._inactive.pop(vassal, None) is not None
+        if not known and len(self._inactive) >= feed.max_nodes:
+            raise AnnouncementError("too many nodes", f"{feed.max_nodes} without address are kept")
         self._inactive[vassal] = now
+        return not known
 
     def _move_vassal(self, feed: Feed, vassal: Place, address: str) -> None:
         """A vassal has one address for a key; the one before goes."""
@@ -350,6 +357,8 @@ def _host_and_port(sender: Any) -> tuple[str, int]:
 
 
 def _shown(sender: Any) -> str:
+    if isinstance(sender, tuple):
+        return name_of((*_host_and_port(sender), *sender[2:]))
     return name_of(sender) if sender else "a unix socket"
 
 

@@ -85,6 +85,6 @@ class Resolver:
             found = self.lookup(target.host, target.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             return ([] if error.errno in NOTHING else None), f"cannot resolve {target.host}: {error.strerror}"
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RuntimeError) as error:  # the last where no thread can be started for it
             return None, f"cannot resolve {target.host}: {error}"
         return [name_of(sockaddr) for _, _, _, _, sockaddr in found], ""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from announced import NODE, UNSUBSCRIBE, Announced, packet
+from discovery import subscription
 from discovery.subscription import BATCH, FLOOD_PATIENCE, LATE, SWEEP_EVERY, Listened
 from scripted import split, wait_for
 from servers import Process
@@ -113,12 +114,59 @@ def test_the_socket_is_read_dry_before_a_sweep(announced: Announced, caplog: pyt
     assert caplog.messages == []  # none was withdrawn to come back at once
 
 
-def test_a_turn_reads_a_bounded_number_of_datagrams(announced: Announced) -> None:
+def test_a_turn_acts_on_a_bounded_number_of_datagrams(announced: Announced) -> None:
     announced.send(*(packet(address=f"10.0.0.{i}:3031") for i in range(BATCH + 1)))
     announced.source.turn(announced.feed)
     assert len(announced.addresses()) == BATCH
     announced.source.turn(announced.feed)
     assert len(announced.addresses()) == BATCH + 1
+
+
+def test_a_turn_reads_ahead_as_far_as_it_may_and_acts_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"READS": 20, "BATCH": 5, "PENDING": 30}.items():
+        monkeypatch.setattr(subscription, name, value)
+    places = [f"10.0.0.{i}:3031" for i in range(60)]
+    with Announced() as announced:
+        announced.send(*(packet(address=place) for place in places))
+        waiting = []
+        for _ in range(12):
+            announced.source.turn(announced.feed)
+            waiting.append(len(announced.source._pending))
+            assert announced.addresses() == places[: len(announced.addresses())]
+        assert waiting == [15, 25, 25, 25, 25, 25, 25, 20, 15, 10, 5, 0]
+        assert announced.addresses() == places
+
+
+def test_nobody_expires_while_his_word_waits_to_be_acted_on(announced: Announced) -> None:
+    """Neither in the socket nor among what was read: here his comes last, behind more than a turn acts on."""
+    announced.take(packet())
+    announced.idle(17)
+    announced.send(*[packet(key="other.com")] * 2 * BATCH, packet())
+    announced.now += SWEEP_EVERY
+    for _ in range(2):
+        announced.source.turn(announced.feed)
+        assert announced.addresses() == [NODE] and announced.source._pending
+    announced.source.turn(announced.feed)
+    announced.idle(17)
+    assert announced.addresses() == [NODE]
+
+
+def test_nobody_expires_while_his_word_waits_behind_what_is_over_a_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a turn has read all that it may, acted on all that it read, and yet the socket is not dry."""
+    monkeypatch.setattr(subscription, "READS", 20)
+    with Announced(quota=1) as announced:
+        announced.take(packet())
+        announced.idle(17)
+        loud = announced.another()
+        for _ in range(30):
+            loud.send(packet(key="loud.com"))
+        announced.send(packet())
+        announced.now += SWEEP_EVERY
+        for _ in range(2):
+            announced.source.turn(announced.feed)
+            assert announced.addresses() == [NODE]
+        announced.idle(17)
+        assert announced.addresses() == [NODE]
 
 
 def test_a_turn_expires_a_bounded_number_of_nodes(announced: Announced) -> None:

@@ -104,3 +104,23 @@ def test_a_key_of_any_bytes_is_valid_json() -> None:
     table = Table()
     table.feed("subscription").announce(b'"\\\xff'.decode("utf-8", "surrogateescape"), Node(":1"))
     assert shown(table)["subscriptions"][0]["key"] == '"\\\ufffd'
+
+
+def test_host_names_are_shown_with_what_they_stand_for_and_nodes_with_their_name() -> None:
+    table = Table()
+    table.feed("consul").set("foo.com", [Node("app.lan:1"), Node(":2")])
+    table.resolve("app.lan:1", ["10.0.0.1:1", "[fd00::1]:1"])
+    table.names["app.lan:1"].error = "cannot resolve app.lan: try again"
+    found = shown(table)
+    assert found["hosts"] == [
+        {
+            "name": "app.lan:1",
+            "addresses": ["10.0.0.1:1", "[fd00::1]:1"],
+            "error": "cannot resolve app.lan: try again",
+        }
+    ]
+    named = {node["name"]: node["host"] for node in found["subscriptions"][0]["nodes"]}
+    assert named == {":2": "", "10.0.0.1:1": "app.lan:1", "[fd00::1]:1": "app.lan:1"}
+    assert found["sources"][0]["nodes"] == 2, "as its source said them"
+    table.feeds[0].set("foo.com", [])
+    assert shown(table)["hosts"] == []

@@ -7,9 +7,12 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
@@ -24,8 +27,8 @@ from router.node import Node
 from router.source import Source
 from router.table import Table
 from router.uwsgi import build, packet_size
-from scripted import split, wait_for
-from servers import Worker
+from scripted import address_of, split, wait_for
+from servers import OWN_NETWORK, TESTS, Worker, needs_namespaces
 from test_announcement import HOSTILE
 
 NOBODY = ("no address", "no address for key 'foo.com'")
@@ -291,6 +294,208 @@ def test_run_takes_announcements_until_killed_and_lets_others_run() -> None:
         assert isinstance(greenlet.value, gevent.GreenletExit)
     assert turns[True] >= 4
     source.close()
+
+
+# Wires.
+
+MULTICAST = """
+import socket, sys
+from announced import Announced, packet
+
+url, interface = sys.argv[1:]
+with Announced(url) as announced:
+    group = announced.source.socket.getsockname()
+    if ":" in group[0]:
+        option = socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(interface)
+    else:
+        option = socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1")
+    announced.sender.setsockopt(*option)
+    announced.take(packet())
+    print(announced.addresses(), dict(announced.feed.rejected))
+"""
+
+
+def wire(name: str, folder: Path) -> str:
+    return {
+        "udp4": "udp://127.0.0.1:0",
+        "udp6": "udp://[::1]:0",
+        "udp4 at any address": "udp://0.0.0.0:0",
+        "udp6 at any address": "udp://[::]:0",
+        "udp4 through udp6": "udp://[::]:0",
+        "unix": f"unix://{folder}/s",
+        "abstract": f"unix://@gfrouter-test-{os.getpid()}",
+    }[name]
+
+
+@pytest.fixture(
+    params=["udp4", "udp6", "udp4 at any address", "udp6 at any address", "udp4 through udp6", "unix", "abstract"]
+)
+def wired(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Announced, socket.socket]]:
+    """An idle subscription on each wire, and who announces through it."""
+    with Announced(wire(request.param, tmp_path)) as announced:
+        sender = announced.sender
+        if request.param == "udp4 through udp6":
+            sender = announced.another(to=("127.0.0.1", announced.source.socket.getsockname()[1]))
+        yield announced, sender
+
+
+def test_each_wire_carries_announcements_farewells_and_silence(wired: tuple[Announced, socket.socket]) -> None:
+    announced, sender = wired
+    for datagram in (packet(), packet(key="bar.com"), packet(UNSUBSCRIBE, key="bar.com")):
+        sender.send(datagram)
+    announced.source.turn(announced.feed)
+    assert announced.nodes() == [Node(NODE)] and announced.addresses("bar.com") == []
+    announced.idle(17)
+    assert announced.addresses() == [NODE]
+    announced.idle(1)
+    assert announced.addresses() == [] and announced.feed.rejected == {}
+
+
+def test_garbage_on_each_wire_is_dropped_and_says_who_sent_it(
+    wired: tuple[Announced, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    announced, sender = wired
+    sender.send(b"GET / HTTP/1.0")
+    sender.send(packet())
+    announced.source.turn(announced.feed)
+    assert announced.addresses() == [NODE] and announced.feed.rejected == {"bad modifier1": 1}
+    who = address_of(sender) or "a unix socket"
+    (line,) = caplog.messages
+    assert line == f"{announced.source.name}: dropped, bad modifier1: modifier1 71, expected 224 or 0 (from {who})"
+
+
+@pytest.mark.parametrize("end", ["", "\0"], ids=["with a NUL behind", "without"])
+def test_an_abstract_subscription_server_is_reached_as_uwsgi_does(end: str) -> None:
+    name = f"gfrouter-test-{os.getpid()}"
+    with Announced(f"unix://@{name}") as announced, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as uwsgi:
+        assert announced.source.address == f"@{name}"
+        if end:
+            uwsgi.sendto(packet(), f"\0{name}{end}".encode())
+            announced.source.turn(announced.feed)
+            assert announced.addresses() == [NODE]
+        else:
+            with pytest.raises(ConnectionRefusedError):
+                uwsgi.sendto(packet(), f"\0{name}".encode())
+
+
+def test_a_socket_that_somebody_else_has_bound_is_taken_by_its_descriptor() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        with Announced(f"fd://{bound.fileno()}") as announced:
+            assert announced.source.name == f"subscription@{address_of(bound)}"
+            announced.take(packet())
+            assert announced.addresses() == [NODE]
+        bound.getsockname()  # it is its owner's, and still open
+
+
+@pytest.mark.slow
+@needs_namespaces
+@pytest.mark.parametrize("url", ["udp://225.1.1.1:0", "udp://[ff02::1:2%m0]:0"])
+def test_what_is_sent_to_a_multicast_group_is_heard(url: str) -> None:
+    argv = [*OWN_NETWORK, sys.executable, "-c", MULTICAST, url, "m0"]
+    env = {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=env, cwd=TESTS.parent)
+    assert done.stdout.strip() == f"['{NODE}'] {{}}", done
+
+
+# Whose address.
+
+
+@pytest.fixture
+def sending() -> Iterator[Announced]:
+    """One that takes the sender's host where an announcement names none, on a socket of both families."""
+    with Announced("udp://[::]:0", address="sender") as announced:
+        yield announced
+
+
+def say(announced: Announced, host: str, *datagrams: bytes) -> None:
+    """As somebody at that host."""
+    to = None if ":" in host else ("127.0.0.1", announced.source.socket.getsockname()[1])
+    sender = announced.another(host, to)
+    for datagram in datagrams:
+        sender.send(datagram)
+    announced.source.turn(announced.feed)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.9", "::1"])
+@pytest.mark.parametrize("said", [":3031", "0.0.0.0:3031", "[::]:3031"])
+def test_an_address_without_a_host_is_its_senders(sending: Announced, host: str, said: str) -> None:
+    say(sending, host, packet(address=said))
+    assert sending.addresses() == [f"[{host}]:3031" if ":" in host else f"{host}:3031"]
+
+
+@pytest.mark.parametrize("said", ["10.0.0.5:3031", "[fd00::5]:3031", "/run/app.sock", "@app"])
+def test_an_address_with_a_host_is_its_own(sending: Announced, said: str) -> None:
+    say(sending, "127.0.0.9", packet(address=said))
+    assert sending.addresses() == [said]
+
+
+def test_a_host_name_is_not_its_senders_host(sending: Announced) -> None:
+    say(sending, "127.0.0.9", packet(address="app.lan:3031"))
+    sending.table.resolve("app.lan:3031", ["10.0.0.5:3031"])
+    assert sending.addresses() == ["10.0.0.5:3031"]
+
+
+def test_workers_that_say_the_same_are_told_apart_and_leave_one_by_one(sending: Announced) -> None:
+    for host in ("127.0.0.9", "127.0.0.10", "::1"):
+        say(sending, host, packet(address=":3031"))
+    assert sending.addresses() == ["127.0.0.9:3031", "127.0.0.10:3031", "[::1]:3031"]
+    say(sending, "127.0.0.11", packet(UNSUBSCRIBE, address=":3031"))
+    assert len(sending.addresses()) == 3, "a stranger takes nobody's leave"
+    say(sending, "127.0.0.10", packet(UNSUBSCRIBE, address=":3031"))
+    say(sending, "::1", packet(UNSUBSCRIBE, address=":3031"))
+    assert sending.addresses() == ["127.0.0.9:3031"]
+    sending.idle(18)
+    assert sending.addresses() == []
+
+
+def test_unless_told_so_an_address_without_a_host_is_this_machine() -> None:
+    with Announced() as announced:
+        say(announced, "127.0.0.9", packet(address=":3031"), packet(address="0.0.0.0:3032"))
+        assert announced.addresses() == [":3031", "0.0.0.0:3032"]
+        assert announced.table.endpoints[":3031"].sockaddr == ("127.0.0.1", 3031)
+
+
+def test_through_a_unix_socket_there_is_no_senders_host(tmp_path: Path) -> None:
+    with Announced(f"unix://{tmp_path}/s", address="sender") as announced:
+        announced.take(packet(address=":3031"), packet(address="x:y"))
+        assert announced.addresses() == [":3031"]
+        assert announced.feed.rejected == {"bad node address": 1}
+
+
+# Names and limits.
+
+
+def test_a_worker_may_announce_a_host_name(announced: Announced, caplog: pytest.LogCaptureFixture) -> None:
+    announced.take(packet(address="app.lan:3031", weight=2))
+    announced.table.resolve("app.lan:3031", ["10.0.0.5:3031", "10.0.0.6:3031"])
+    assert announced.nodes() == [Node(f"10.0.0.{n}:3031", weight=2, host="app.lan:3031") for n in (5, 6)]
+    announced.take(packet(UNSUBSCRIBE, address="app.lan:3031"))
+    assert announced.addresses() == [] and announced.table.names == {}
+    announced.take(packet(address="app.lan:3031"))
+    announced.idle(18)
+    assert announced.table.names == {} and announced.source._heard == {}
+
+
+def test_beyond_the_limits_known_ones_are_refreshed_and_there_is_room_again_after_expiry() -> None:
+    with Announced(max_keys=10, max_nodes=20) as announced:
+        keys = [f"{number}.com" for number in range(15)]
+        announced.take(*(packet(key=key) for key in keys))
+        assert list(announced.table.pools) == keys[:10]
+        assert announced.feed.rejected == {"too many keys": 5}
+        announced.take(*(packet(key=keys[0], address=f"10.1.0.{number}:1") for number in range(15)))
+        assert len(announced.addresses(keys[0])) == 11
+        assert announced.feed.size == len(announced.source._heard) == 20
+        assert announced.feed.rejected == {"too many keys": 5, "too many nodes": 5}
+        announced.idle(10)
+        announced.take(*(packet(key=key, weight=7) for key in keys[:10]))
+        announced.idle(10)
+        assert list(announced.table.pools) == keys[:10] and announced.feed.size == 10
+        assert {node.weight for key in keys[:10] for node in announced.nodes(key)} == {7}
+        announced.idle(8)
+        announced.take(*(packet(key=key) for key in keys[5:]))
+        assert list(announced.table.pools) == keys[5:]
+        assert set(announced.source._heard) == {(key, NODE) for key in keys[5:]}
 
 
 # With a real worker.

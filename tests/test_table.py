@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -13,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from router.endpoint import LIVE, OUT
 from router.node import Node
 from router.pool import Member
-from router.table import Change, Feed, Table
+from router.table import MOST_ADDRESSES, MOST_NAMES, UNLIMITED, Change, Feed, Table
 
 
 class Recorded:
@@ -22,9 +24,11 @@ class Recorded:
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.health: list[tuple[str, int]] = []
+        self.names: list[str] = []
         self.table = Table(
             on_change=self.changes.append,
             on_health=lambda endpoint: self.health.append((endpoint.address, endpoint.state)),
+            on_name=self.names.append,
         )
 
     def addresses(self, key: str) -> list[str]:
@@ -205,48 +209,273 @@ def test_keys_of_any_bytes_are_keys(recorded: Recorded) -> None:
     assert recorded.addresses(key) == [":1"]
 
 
+# Host names.
+
+APP = "app.lan:3031"
+ONE, TWO, THREE = (f"10.0.0.{number}:3031" for number in (1, 2, 3))
+
+
+def test_a_name_is_told_and_has_no_node_before_it_is_resolved(recorded: Recorded) -> None:
+    recorded.table.feed("consul").announce("foo.com", Node(APP))
+    assert recorded.names == [APP]
+    assert (recorded.table.pools, recorded.table.endpoints, recorded.changes) == ({}, {}, [])
+    assert recorded.table.targets(APP) == ()
+
+
+def test_a_name_stands_for_a_node_at_each_of_its_addresses(recorded: Recorded) -> None:
+    recorded.table.feed("consul").announce("foo.com", Node(APP, weight=3, modifier1=9, load=4))
+    recorded.table.resolve(APP, [ONE, TWO, ONE, "[fd00::1]:3031"])
+    nodes = recorded.table.nodes("foo.com")
+    assert nodes == [Node(a, weight=3, modifier1=9, host=APP) for a in (ONE, TWO, "[fd00::1]:3031")]
+    assert [node.load for node in nodes] == [4, 4, 4]
+    assert list(recorded.table.endpoints) == [ONE, TWO, "[fd00::1]:3031"]
+    assert [(c.opened, c.source, addresses_of(c.joined)) for c in recorded.changes] == [
+        (True, "consul", [ONE, TWO, "[fd00::1]:3031"])
+    ]
+
+
+def test_a_name_that_moves_takes_its_nodes_along_in_every_key(recorded: Recorded) -> None:
+    feed = recorded.table.feed("consul")
+    feed.set("foo.com", [Node(APP), Node(":1")])
+    feed.set("bar.com", [Node(APP, weight=2)])
+    recorded.table.resolve(APP, [ONE, TWO])
+    survivor = recorded.table.endpoints[TWO]
+    recorded.changes.clear()
+    recorded.table.resolve(APP, [TWO, THREE])
+    assert recorded.addresses("foo.com") == [":1", TWO, THREE]
+    assert recorded.table.nodes("bar.com") == [Node(TWO, weight=2, host=APP), Node(THREE, weight=2, host=APP)]
+    assert recorded.table.endpoints[TWO] is survivor
+    told = [(c.key, addresses_of(c.joined), addresses_of(c.left), c.opened, c.closed) for c in recorded.changes]
+    assert told == [("foo.com", [THREE], [ONE], False, False), ("bar.com", [THREE], [ONE], False, False)]
+    recorded.table.resolve(APP, [])
+    assert recorded.addresses("foo.com") == [":1"] and "bar.com" not in recorded.table.pools
+    recorded.table.resolve(APP, [ONE])
+    assert recorded.addresses("foo.com") == [":1", ONE] and recorded.addresses("bar.com") == [ONE]
+
+
+def test_the_same_answer_again_changes_nothing(recorded: Recorded) -> None:
+    recorded.table.feed("consul").announce("foo.com", Node(APP))
+    recorded.table.resolve(APP, [ONE, TWO])
+    recorded.changes.clear()
+    recorded.table.resolve(APP, [TWO, ONE])
+    assert recorded.changes == []
+
+
+def test_an_address_from_a_name_and_a_number_is_one_member_which_the_number_describes(recorded: Recorded) -> None:
+    feed = recorded.table.feed("consul")
+    feed.set("foo.com", [Node(APP, weight=2), Node(ONE, weight=5)])
+    recorded.table.resolve(APP, [ONE])
+    assert recorded.table.nodes("foo.com") == [Node(ONE, weight=5)]
+    feed.withdraw("foo.com", ONE)
+    assert recorded.table.nodes("foo.com") == [Node(ONE, weight=2, host=APP)]
+    feed.withdraw("foo.com", APP)
+    assert recorded.table.pools == {}
+
+
+def test_the_first_source_describes_an_address_whether_by_name_or_number(recorded: Recorded) -> None:
+    first, second = recorded.table.feed("consul"), recorded.table.feed("dns")
+    second.set("foo.com", [Node(ONE, weight=5)])
+    first.set("foo.com", [Node(APP, weight=2)])
+    recorded.table.resolve(APP, [ONE])
+    assert recorded.table.nodes("foo.com") == [Node(ONE, weight=2, host=APP)]
+    first.set("foo.com", [])
+    assert recorded.table.nodes("foo.com") == [Node(ONE, weight=5)]
+
+
+def test_a_name_goes_with_its_last_use(recorded: Recorded) -> None:
+    first, second = recorded.table.feed("consul"), recorded.table.feed("dns")
+    first.announce("foo.com", Node(APP))
+    first.announce("bar.com", Node(APP))
+    second.announce("foo.com", Node(APP))
+    recorded.table.resolve(APP, [ONE])
+    first.withdraw("foo.com", APP)
+    assert recorded.addresses("foo.com") == [ONE]
+    first.withdraw("bar.com", APP)
+    assert recorded.table.names[APP].keys == {"foo.com": None}
+    second.withdraw("foo.com", APP)
+    assert (recorded.table.names, recorded.table.named, recorded.table.endpoints) == ({}, {}, {})
+    assert recorded.names == [APP], "told once"
+    first.announce("foo.com", Node(APP))
+    assert recorded.names == [APP, APP] and recorded.table.targets(APP) == (), "a new one, not yet resolved"
+
+
+def test_resolving_an_unknown_name_is_nothing(recorded: Recorded) -> None:
+    recorded.table.resolve(APP, [ONE])
+    assert (recorded.table.names, recorded.table.endpoints, recorded.changes) == ({}, {}, [])
+
+
+def test_an_announcement_revives_every_address_of_its_name(recorded: Recorded) -> None:
+    feed = recorded.table.feed("subscription")
+    feed.announce("foo.com", Node(APP))
+    recorded.table.resolve(APP, [ONE, TWO])
+    for endpoint in recorded.table.endpoints.values():
+        recorded.table.fail(endpoint, out_until=30.0)
+    feed.announce("foo.com", Node(APP))
+    assert [endpoint.state for endpoint in recorded.table.endpoints.values()] == [LIVE, LIVE]
+
+
+def test_an_announcement_of_a_name_describes_all_its_nodes_anew(recorded: Recorded) -> None:
+    feed = recorded.table.feed("subscription")
+    feed.announce("foo.com", Node(APP))
+    recorded.table.resolve(APP, [ONE, TWO])
+    feed.announce("foo.com", Node(APP, weight=4, last_check=9.0))
+    assert recorded.table.nodes("foo.com") == [Node(ONE, weight=4, host=APP), Node(TWO, weight=4, host=APP)]
+    assert [node.last_check for node in recorded.table.nodes("foo.com")] == [9.0, 9.0]
+
+
+def test_a_name_has_so_many_addresses_at_most(recorded: Recorded) -> None:
+    recorded.table.feed("consul").announce("foo.com", Node(APP))
+    recorded.table.resolve(APP, [f"10.1.{n // 250}.{n % 250}:1" for n in range(MOST_ADDRESSES + 5)])
+    assert len(recorded.table.endpoints) == MOST_ADDRESSES
+
+
+# Limits.
+
+
+def test_a_name_too_many_is_dropped_whoever_brings_it_and_in_whatever_number(recorded: Recorded) -> None:
+    first, second = recorded.table.feed("consul"), recorded.table.feed("subscription")
+    first.set("foo.com", [Node(f"app{number}.lan:3031") for number in range(MOST_NAMES + 10)])
+    assert len(recorded.table.names) == first.size == MOST_NAMES
+    assert first.rejected == {"too many host names": 10}
+    assert not second.announce("bar.com", Node("other.lan:3031"))
+    assert second.announce("bar.com", Node("app7.lan:3031")), "one that is known already costs nothing"
+    assert second.announce("bar.com", Node(ONE))
+    assert second.rejected == {"too many host names": 1}
+    first.withdraw("foo.com", "app8.lan:3031")
+    assert second.announce("bar.com", Node("other.lan:3031"))
+
+
+def test_a_source_that_breaks_off_leaves_no_name_behind(recorded: Recorded) -> None:
+    def nodes() -> Iterable[Node]:
+        yield Node(APP)
+        raise OSError("gone")
+
+    feed = recorded.table.feed("consul")
+    with pytest.raises(OSError, match="gone"):
+        feed.set("foo.com", nodes())
+    assert (recorded.table.names, feed.slices, feed.size) == ({}, {}, 0)
+
+
+def test_nodes_beyond_the_limits_are_dropped_and_known_ones_are_not(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed = recorded.table.feed("subscription", max_keys=2, max_nodes=3)
+    said = [feed.announce(key, Node(a)) for key in ("foo.com", "bar.com", "baz.com") for a in (ONE, TWO)]
+    assert said == [True, True, True, False, False, False]
+    assert feed.announce("foo.com", Node(TWO, weight=4))
+    assert recorded.table.nodes("foo.com") == [Node(ONE), Node(TWO, weight=4)]
+    assert (list(feed.slices), feed.size) == (["foo.com", "bar.com"], 3)
+    assert caplog.messages == [
+        f"subscription: dropped, too many nodes: 3 are kept, and {TWO!r} would be one more",
+        "subscription: dropped, too many keys: 2 are kept, and 'baz.com' would be one more",
+    ]
+    assert feed.rejected == {"too many nodes": 1, "too many keys": 2}
+    feed.withdraw("bar.com", ONE)
+    assert feed.announce("baz.com", Node(TWO)), "room again"
+
+
+def test_limits_are_each_sources_own(recorded: Recorded) -> None:
+    first, second = recorded.table.feed("consul", 1, 1), recorded.table.feed("dns", 1, 1)
+    assert first.announce("foo.com", Node(ONE)) and second.announce("bar.com", Node(TWO))
+
+
+def test_all_of_a_key_may_be_exchanged_at_the_limit(recorded: Recorded) -> None:
+    feed = recorded.table.feed("dns", max_keys=1, max_nodes=2)
+    feed.set("foo.com", [Node(ONE), Node(TWO)])
+    feed.set("foo.com", [Node(THREE), Node(":1"), Node(":2")])
+    assert recorded.addresses("foo.com") == [THREE, ":1"]
+    feed.replace({"bar.com": [Node(ONE), Node(TWO)]})
+    assert recorded.addresses("bar.com") == [ONE, TWO] and feed.size == 2
+
+
+def test_many_rejects_at_once_count_as_many_and_are_one_line(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed = recorded.table.feed("subscription")
+    for times in (3, 5, 1, 400, 500, 91, 1):
+        feed.reject("over the quota", "a.b.c.d", times)
+    assert feed.rejected == {"over the quota": 1001}
+    assert caplog.messages == [
+        f"subscription: dropped, over the quota: a.b.c.d ({count} of this kind so far)" for count in (3, 409, 1000)
+    ]
+
+
+# The model.
+
+NAMES = ["app.lan:1", "db.lan:1"]
+NUMBERS = ["127.0.0.1:1", "127.0.0.1:2", "[::1]:1", ":1", "/run/a.sock"]
 KEYS = st.sampled_from(["foo.com", "bar.com", "baz.com"])
 NODES = st.builds(
     Node,
-    address=st.sampled_from([":1", ":2", ":3", "/run/a.sock", "not:an:address"]),
+    address=st.sampled_from([*NAMES, *NUMBERS, "not:an:address"]),
     weight=st.integers(1, 3),
     backup=st.integers(0, 1),
     load=st.integers(0, 3),
 )
 POOLS = st.dictionaries(KEYS, st.lists(NODES, max_size=4), max_size=3)
 SOURCES = st.integers(0, 2)
+LIMITS = [(UNLIMITED, UNLIMITED), (2, 4), (UNLIMITED, 3)]  # keys and nodes of each source
+
+Slice = dict[tuple[str, str], Node]
 
 
 class ThreeSources(RuleBasedStateMachine):
-    """Random verbs of three sources, against the naive union: three plain dicts, merged from scratch each time."""
+    """Random verbs of three sources, against the naive union: three plain dicts, merged from scratch each time.
+
+    Two of the sources have limits, and names get other addresses now and then.
+    """
 
     @initialize()
     def start(self) -> None:
         self.recorded = Recorded()
         self.table = self.recorded.table
-        self.feeds: list[Feed] = [self.table.feed(f"source{number}") for number in range(3)]
-        self.naive: list[dict[tuple[str, str], Node]] = [{}, {}, {}]
+        self.feeds: list[Feed] = [self.table.feed(f"source{number}", *limits) for number, limits in enumerate(LIMITS)]
+        self.naive: list[Slice] = [{}, {}, {}]
+        self.rejected: list[Counter[str]] = [Counter(), Counter(), Counter()]
+        self.resolved: dict[str, list[str]] = {}  # of names in use
+        self.told = Counter[str]()
         self.replica = Table()
         self.copy = self.replica.feed("supervisor")
 
-    def keep(self, source: int, key: str, node: Node) -> None:
-        if node.address != "not:an:address":
-            self.naive[source][key, node.address] = node
+    def keep(self, source: int, key: str, node: Node) -> bool:
+        slice_, rejected = self.naive[source], self.rejected[source]
+        max_keys, max_nodes = LIMITS[source]
+        keys = {key for key, _ in slice_}
+        if (key, node.address) not in slice_:
+            if key not in keys and len(keys) >= max_keys:
+                rejected["too many keys"] += 1
+                return False
+            if len(slice_) >= max_nodes:
+                rejected["too many nodes"] += 1
+                return False
+            if node.address == "not:an:address":
+                rejected["bad node address"] += 1
+                return False
+        slice_[key, node.address] = node
+        return True
 
     def forget(self, source: int, key: str) -> None:
         self.naive[source] = {place: node for place, node in self.naive[source].items() if place[0] != key}
 
+    def note_names(self) -> None:
+        """After a verb: those that nobody uses any more are forgotten, new ones are told and have no address."""
+        used = {address for slice_ in self.naive for _, address in slice_ if address in NAMES}
+        self.told.update(used - set(self.resolved))
+        self.resolved = {name: self.resolved.get(name, []) for name in used}
+
     @rule(source=SOURCES, key=KEYS, node=NODES)
     def announce(self, source: int, key: str, node: Node) -> None:
-        self.feeds[source].announce(key, node)
-        self.keep(source, key, node)
-        if endpoint := self.table.endpoints.get(node.address):
-            assert endpoint.state == LIVE
+        kept = self.feeds[source].announce(key, node)
+        assert kept == self.keep(source, key, node)
+        self.note_names()
+        for address in self.resolved.get(node.address, [node.address]) if kept else ():
+            assert self.table.endpoints[address].state == LIVE
 
     @rule(source=SOURCES, key=KEYS, node=NODES)
     def withdraw(self, source: int, key: str, node: Node) -> None:
         self.feeds[source].withdraw(key, node.address)
         self.naive[source].pop((key, node.address), None)
+        self.note_names()
 
     @rule(source=SOURCES, key=KEYS, nodes=st.lists(NODES, max_size=4))
     def set(self, source: int, key: str, nodes: list[Node]) -> None:
@@ -254,32 +483,71 @@ class ThreeSources(RuleBasedStateMachine):
         self.forget(source, key)
         for node in nodes:
             self.keep(source, key, node)
+        self.note_names()
 
     @rule(source=SOURCES, pools=POOLS)
     def replace(self, source: int, pools: dict[str, list[Node]]) -> None:
         self.feeds[source].replace(pools)
-        self.naive[source] = {}
+        self.naive[source] = {place: node for place, node in self.naive[source].items() if place[0] in pools}
+        self.note_names()
         for key, nodes in pools.items():
+            self.forget(source, key)
             for node in nodes:
                 self.keep(source, key, node)
+            self.note_names()
+
+    @rule(name=st.sampled_from(NAMES), addresses=st.lists(st.sampled_from(NUMBERS[:3]), max_size=4))
+    def resolve(self, name: str, addresses: list[str]) -> None:
+        self.table.resolve(name, addresses)
+        if name in self.resolved:
+            self.resolved[name] = addresses
 
     @rule(source=SOURCES, key=st.none() | KEYS)
     def cannot_see(self, source: int, key: str | None) -> None:
         self.feeds[source].fail("down", key)
 
-    @rule(address=st.sampled_from([":1", ":2", ":3"]))
+    @rule(address=st.sampled_from(NUMBERS))
     def fail_endpoint(self, address: str) -> None:
         if endpoint := self.table.endpoints.get(address):
             self.table.fail(endpoint, out_until=1.0)
 
+    def union(self) -> dict[tuple[str, str], list[Node]]:
+        """What each place may be described as: by its number, or as one of its names, by the first source."""
+        union: dict[tuple[str, str], list[Node]] = {}
+        for slice_ in self.naive:
+            by_number = {place: [node] for place, node in slice_.items() if place[1] not in NAMES}
+            by_name: dict[tuple[str, str], list[Node]] = {}
+            for (key, name), node in slice_.items():
+                for address in self.resolved.get(name, ()):
+                    by_name.setdefault((key, address), []).append(replace(node, address=address, host=name))
+            union = {**by_name, **by_number, **union}
+        return union
+
     @invariant()
     def pools_are_the_union(self) -> None:
-        union: dict[tuple[str, str], Node] = {}
-        for slice_ in reversed(self.naive):
-            union.update(slice_)
+        union = self.union()
         seen = {(key, node.address): node for key in self.table.pools for node in self.table.nodes(key)}
-        assert seen == union
-        assert all(seen[place].load == node.load for place, node in union.items())
+        assert seen.keys() == union.keys()
+        for place, node in seen.items():
+            assert (node, node.load) in [(one, one.load) for one in union[place]]
+
+    @invariant()
+    def sizes_and_rejects_are_exact(self) -> None:
+        for feed, slice_, rejected in zip(self.feeds, self.naive, self.rejected, strict=True):
+            assert feed.size == len(slice_) == sum(map(len, feed.slices.values()))
+            assert set(feed.slices) == {key for key, _ in slice_}
+            assert feed.rejected == rejected
+
+    @invariant()
+    def names_are_those_in_use(self) -> None:
+        uses = {(key, name) for slice_ in self.naive for key, name in slice_ if name in NAMES}
+        assert {(key, address) for address, name in self.table.names.items() for key in name.keys} == uses
+        assert {(key, address) for key, names in self.table.named.items() for address in names} == uses
+        assert all(self.table.named.values()) and set(self.table.names) == set(self.resolved)
+        assert {name: list(self.table.targets(name)) for name in self.resolved} == {
+            name: list(dict.fromkeys(addresses)) for name, addresses in self.resolved.items()
+        }
+        assert Counter(self.recorded.names) == self.told
 
     @invariant()
     def endpoints_are_those_of_the_members(self) -> None:
