@@ -8,7 +8,7 @@ import threading
 from functools import partial
 
 from like import CLOSED, GET, OPEN_S, REFUSED, A, Case, Stage, case
-from scripted import answer, connect, listen, wait_for, when
+from scripted import address_of, answer, connect, listen, wait_for, when
 from servers import UWSGI, Process, Router, as_words, free_address, free_port, router_command
 
 # 5. Cheap mode, processes, privileges, signals.
@@ -180,6 +180,16 @@ def an_abstract_socket(stage: Stage) -> None:
 @case(6)
 def an_ipv6_address(stage: Stage) -> None:
     listening("[::1]:{port}", stage)
+
+
+@case(6)
+def an_inherited_descriptor(stage: Stage) -> None:
+    with listen("127.0.0.1:0") as inherited:
+        stage.call(place := address_of(inherited), "inherited")
+        fd = inherited.fileno()
+        stage.start(address=f"fd://{fd}", pass_fds=[fd])
+    stage.node()
+    stage.ask(address=place)
 
 
 @case(6)

@@ -265,6 +265,9 @@ class Blackhole:
 def listen(address: str, backlog: int = 128) -> socket.socket:
     """A listening socket at any form of address that `split` knows (port 0: any free one)."""
     sock = socket.socket(family_of(address))
+    if sock.family != socket.AF_UNIX:
+        # As every server: connections of an earlier one that linger in TIME_WAIT do not hold up the next.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(split(address))
     sock.listen(backlog)
     return sock

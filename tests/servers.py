@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,14 +39,47 @@ CONTRIB = TESTS.parent / "contrib"
 FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
 UWSGI = Path(sys.executable).with_name("uwsgi")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-CORE = {"ini", "shared_socket", "subscription_tolerance", "vacuum"}  # options without fastrouter- before them
-OURS_ALONE = {"connect_timeout", "retry", "warm_timeout"}  # options that uWSGI does not have
+# Options without fastrouter- before them, and those that uWSGI does not have.
+CORE = {
+    "chmod_socket", "chown_socket", "freebind", "ini", "reuse_port", "shared_socket", "subscription_tolerance",
+    "subscription_tolerance_inactive", "vacuum",
+}  # fmt: skip
+OURS_ALONE = {
+    "connect_timeout",
+    "max_keys",
+    "max_nodes",
+    "retry",
+    "subscription_address",
+    "subscription_quota",
+    "warm_timeout",
+}
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.
 FIRST_PORT, PORTS, BLOCK = 10_000, 22_000, 200
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not on PATH: apt-get install nginx")
+
+# Words before a command that give it a network of its own: a loopback that takes IPv4 multicast, and m0 for IPv6, where
+# the loopback takes none.
+OWN_NETWORK = (
+    *("unshare", "-n", "sh", "-c"),
+    "ip link set lo up multicast on && ip route add 224.0.0.0/4 dev lo && ip link add m0 type veth peer name m1 && "
+    "ip link set m0 up && ip link set m1 up && ip address add fe80::1/64 dev m0 nodad && "
+    'exec "$@"',
+    "sh",
+)
+
+
+def _has_namespaces() -> bool:
+    if not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
+        return False
+    return subprocess.run([*OWN_NETWORK, "true"], capture_output=True, check=False).returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(
+    not _has_namespaces(), reason="needs util-linux, iproute2 and the right to make a network namespace"
+)
 
 
 def better(why: str) -> pytest.MarkDecorator:
@@ -70,31 +103,56 @@ _claim, _block = _claim_block()
 _ports = itertools.cycle(_block)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free for TCP and UDP, and not given out again for a long time."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of this host that is free for TCP and UDP, and not given out again for a long time."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in itertools.islice(_ports, BLOCK):
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tcp.bind(("127.0.0.1", port))
-            udp.bind(("127.0.0.1", port))
-            return port
+        with socket.socket(family) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
+            with contextlib.suppress(OSError):
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tcp.bind((host, port))
+                udp.bind((host, port))
+                return port
     raise AssertionError(f"no free port in {_block}")
 
 
-def free_address() -> str:
-    return f"127.0.0.1:{free_port()}"
+FORMS = ("ipv4", "ipv6", "name", "path", "abstract")
+
+
+def free_address(form: str = "ipv4", folder: Path | None = None) -> str:
+    """One of this form; a path is in `folder`. Its port's number makes an abstract name nobody else's."""
+    match form:
+        case "ipv4":
+            return f"127.0.0.1:{free_port()}"
+        case "ipv6":
+            return f"[::1]:{free_port('::1')}"
+        case "name":
+            return f"localhost:{free_port()}"
+        case "abstract":
+            return f"@gfrouter-test-{free_port()}"
+        case "path":
+            assert folder
+            return str(folder / f"{free_port()}.sock")
+    raise AssertionError(form)
 
 
 class Process:
     """A child in its own session; a thread collects what it writes to stdout and stderr, line by line."""
 
-    def __init__(self, *argv: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *argv: str | Path,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.argv = [str(word) for word in argv]
         self.lines: list[str] = []
         self._child = subprocess.Popen(
             self.argv,
             cwd=cwd,
             env={**os.environ, **(env or {})},
+            pass_fds=pass_fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -183,7 +241,8 @@ class Process:
 class Router(Process):
     """gfrouter with plain options: `Router(timeout=2, processes=2, cheap=True)`, a list repeats an option.
 
-    With `ini` nothing is added to what the file says; tell its addresses by `address=` and so on.
+    With `ini` nothing is added to what the file says; tell its addresses by `address=` and so on. An option that is
+    None is left out. `launcher` are words before the command, of something that executes it in its own place.
     """
 
     def __init__(
@@ -195,6 +254,8 @@ class Router(Process):
         stats_address: str = "",
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
+        launcher: Sequence[str | Path] = (),
+        pass_fds: Sequence[int] = (),
         fastrouter: bool = FASTROUTER,
         **options: object,
     ) -> None:
@@ -210,11 +271,12 @@ class Router(Process):
                 "stats": self.stats_address,
                 **options,
             }
-        super().__init__(*router_command(fastrouter), *words, *as_words(options, fastrouter), cwd=cwd, env=env)
+        argv = (*launcher, *router_command(fastrouter), *words, *as_words(options, fastrouter))
+        super().__init__(*argv, cwd=cwd, env=env, pass_fds=pass_fds)
         try:
             for slot in range(1, int(str(options.get("processes", 1))) + 1):
                 self.wait_line(rf"spawned uWSGI fastrouter {slot} ")
-            if stats_address or not ini:
+            if stats_address or (not ini and options["stats"] is not None):
                 self.wait_line("stats server enabled on")
         except BaseException:
             self.__exit__(None, None, None)
@@ -259,7 +321,10 @@ class Router(Process):
 
 
 class Worker(Process):
-    """A uWSGI worker with worker_app.py that subscribes `key`; it answers under `name` (its address by default)."""
+    """A uWSGI worker with worker_app.py that subscribes `key`; it answers under `name` (its address by default).
+
+    `launcher` as for a Router.
+    """
 
     def __init__(
         self,
@@ -270,10 +335,12 @@ class Worker(Process):
         processes: int = 2,
         threads: int = 2,
         options: tuple[str, ...] = (),
+        launcher: Sequence[str | Path] = (),
     ) -> None:
         self.address = address or free_address()
         self.name = name or self.address
         super().__init__(
+            *launcher,
             *(UWSGI, "--master", "--die-on-term", "--need-app", "--disable-logging"),
             *("--processes", str(processes), "--threads", str(threads)),
             *("--buffer-size", "65535"),  # uWSGI's own default, a page, is too small for a 32 KiB cookie
@@ -308,15 +375,18 @@ class Nginx(Process):
         self._folder.cleanup()
 
 
-def router_command(fastrouter: bool = FASTROUTER) -> list[str | Path]:
+def router_command(fastrouter: bool) -> list[str | Path]:
     return [UWSGI, "--master"] if fastrouter else [sys.executable, "-P", "-m", "router"]
+
+
+ROUTER_COMMAND = router_command(FASTROUTER)  # of the router under test
 
 
 def as_words(options: Mapping[str, object], fastrouter: bool = FASTROUTER) -> list[str]:
     """`{"timeout": 2, "cheap": True}` as the words of a command line, in the spelling of the router under test."""
     words: list[str] = []
     for name, value in options.items():
-        if fastrouter and name in OURS_ALONE:
+        if value is None or (fastrouter and name in OURS_ALONE):
             continue
         if not fastrouter or name in CORE:
             flag = "--" + name.replace("_", "-")

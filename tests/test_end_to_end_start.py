@@ -8,7 +8,7 @@ import pytest
 
 from clients import announce, ask, request
 from scripted import HELLO, ScriptedNode, listen
-from servers import FASTROUTER, Process, Router, as_words, better, free_address, router_command
+from servers import FASTROUTER, ROUTER_COMMAND, Process, Router, as_words, better, free_address
 
 GET = request("foo.com")
 BETTER = better("starts all the same, or does more harm than refusing")
@@ -16,7 +16,7 @@ BETTER = better("starts all the same, or does more harm than refusing")
 
 def assert_refuses(options: Mapping[str, object], pattern: str) -> None:
     """A start with these options ends by itself with 1, and its last line, the only complaint, says why."""
-    with Process(*router_command(), *as_words(options)) as process:
+    with Process(*ROUTER_COMMAND, *as_words(options)) as process:
         status = process.wait()
         assert status != 0
         if not FASTROUTER:
