@@ -216,12 +216,13 @@ def _first_local(prefix: str) -> str:
 def _inherit(fd: int, kind: int) -> socket.socket:
     """A socket of our own for the descriptor that we were started with."""
     try:
-        sock = socket.socket(fileno=os.dup(fd))
-    except OSError as error:
-        what = "is not open" if error.errno == errno.EBADF else "is not a socket"
-        raise ValueError(f"descriptor {fd} {what}") from None
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        raise ValueError(f"descriptor {fd} is not open") from None
+    if not stat.S_ISSOCK(mode):
+        raise ValueError(f"descriptor {fd} is not a socket")
+    sock = socket.socket(fileno=os.dup(fd))
     with _closed_on_error(sock):
-        os.set_inheritable(sock.fileno(), False)
         if sock.type != kind:
             names = {socket.SOCK_STREAM: "a stream socket", socket.SOCK_DGRAM: "a datagram socket"}
             is_one = names.get(sock.type, "another kind of socket")
@@ -322,6 +323,7 @@ def _reason(error: OSError | ValueError) -> str:
     known = {
         errno.EADDRINUSE: "the address is in use by another socket",
         errno.EADDRNOTAVAIL: "it is not an address of this machine",
+        errno.ENODEV: "no network interface leads to the group",
         errno.EACCES: "permission denied",
         errno.ENOENT: "its folder does not exist",
         errno.ENOTDIR: "a part of its folder is not a folder",

@@ -32,6 +32,7 @@ class Sockets:
     stack: ExitStack
     passed: Sequence[Passed]
     used: set[int] = field(default_factory=set)  # descriptors of `passed` that somebody serves
+    own: set[int] = field(default_factory=set)  # descriptors of what was bound here
 
     def listeners(self) -> list[list[socket.socket]]:
         """For each router slot what it accepts from."""
@@ -104,6 +105,8 @@ class Sockets:
     ) -> socket.socket:
         local = parse_local(address)
         if isinstance(local, Inherited) and isinstance(local.which, int):
+            if local.which in self.own:  # it was free when we were started, and the kernel gave it to us
+                raise AddressError(address, f"descriptor {local.which} is not open", "cannot bind ")
             self.used.add(local.which)
         listener = net.bind(
             address,
@@ -115,6 +118,7 @@ class Sockets:
             freebind=self.options.freebind,
             reuse_port=reuse_port,
         )
+        self.own.add(listener.fileno())
         return self.stack.enter_context(_closed(listener, self.options.vacuum and not isinstance(local, Inherited)))
 
 

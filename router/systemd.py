@@ -6,7 +6,7 @@ their names, separated by colons; several may have one name, as all sockets of a
 
 from __future__ import annotations
 
-import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Passed:
 def passed_sockets(environ: Mapping[str, str], pid: int) -> list[Passed]:
     """The sockets that were passed to process `pid`, in order; what is no socket is left out."""
     count = environ.get("LISTEN_FDS", "")
-    if environ.get("LISTEN_PID") != str(pid) or not (count.isascii() and count.isdigit() and int(count) <= MOST_FDS):
+    if environ.get("LISTEN_PID") != str(pid) or not re.fullmatch("[0-9]{1,5}", count) or int(count) > MOST_FDS:
         return []
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     found = []
@@ -42,7 +42,9 @@ def passed_sockets(environ: Mapping[str, str], pid: int) -> list[Passed]:
 
 def _kind_of(fd: int) -> int | None:
     try:
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            return sock.type
+        sock = socket.socket(fileno=fd)
     except OSError:
         return None
+    kind = sock.type
+    sock.detach()  # or it would close what is not its own
+    return kind

@@ -45,14 +45,8 @@ CORE = {
     "subscription_tolerance_inactive", "vacuum",
 }  # fmt: skip
 OURS_ALONE = {
-    "connect_timeout",
-    "max_keys",
-    "max_nodes",
-    "retry",
-    "subscription_address",
-    "subscription_quota",
-    "warm_timeout",
-}
+    "connect_timeout", "max_keys", "max_nodes", "retry", "subscription_address", "subscription_quota", "warm_timeout",
+}  # fmt: skip
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.

@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from router.address import (
@@ -269,6 +269,7 @@ TEXTS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(TEXTS)
 @example("\ud800")
 @example("@\ud800")
@@ -284,6 +285,7 @@ def test_no_text_raises_anything_but_an_address_error(text: str) -> None:
         assert shown.isprintable(), "one line, fit for a log"
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_what_is_understood_of_a_node_the_kernel_takes(text: str) -> None:
     """No text gets through that Python's connect() would find to be no address at all."""
@@ -321,6 +323,7 @@ def test_a_socket_is_named_as_it_would_be_written(sockaddr: object, name: str) -
     assert name_of(sockaddr) == name
 
 
+@settings(deadline=None)
 @given(
     st.ip_addresses().flatmap(lambda ip: st.tuples(st.just(str(ip)), st.integers(1, 65535)))
     | st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20).map("/{}".format)

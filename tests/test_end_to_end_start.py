@@ -44,6 +44,20 @@ def test_an_address_in_use_is_named_and_its_owner_goes_on(option: str) -> None:
         assert_serves(first)
 
 
+@pytest.mark.slow
+@BETTER
+@pytest.mark.parametrize("option", ["listen", "shared_socket", "subscription_server", "stats"])
+@pytest.mark.parametrize("form", ["ipv6", "path", "abstract"])
+def test_so_it_is_on_every_wire(option: str, form: str, tmp_path: Path) -> None:
+    address, server = free_address(form, tmp_path), free_address(form, tmp_path)
+    with Router(address=address, subscriptions=server) as first:
+        taken = server if option == "subscription_server" else address
+        options = {"listen": free_address(), "subscription_server": free_address(), option: taken}
+        why = "the socket is being served by another process" if form == "path" else "the address is in use by another"
+        assert_refuses(options, re.escape(f"cannot bind '{taken}': {why}"))
+        assert_serves(first)
+
+
 @BETTER
 def test_a_unix_socket_path_that_holds_a_file_is_refused_and_the_file_kept(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
@@ -104,6 +118,48 @@ def test_an_option_that_nobody_knows_is_named_with_the_nearest() -> None:
     assert_refuses({"subscripton_server": "127.0.0.1:0"}, "--subscripton-server.*--subscription-server")
 
 
+MALFORMED = {
+    "127.0.0.1:port": "port 'port' is not a number",
+    "127.0.0.1": "the port is missing (legal: 127.0.0.1:PORT)",
+    "1.2.3.400:80": "'1.2.3.400' is not an IPv4 address",
+    "::1:80": "an IPv6 address stands in brackets, as in [::1]:3031",
+    "[::1]": "after the ] of an IPv6 address stands :PORT",
+    "[::g]:80": "'::g' is not an IPv6 address",
+    "a..b:80": "'a..b' is neither an IP address nor a host name",
+    "192.*.*:80": "one * stands at the end of a prefix, as in 192.*:0 (all addresses: :PORT)",
+    "@": "the name of the abstract socket is missing after the @",
+    "fd://": "fd:// wants the number of a descriptor, or the name under which systemd passed it",
+}
+
+
 @BETTER
-def test_an_address_that_cannot_be_parsed_is_named() -> None:
-    assert_refuses({"listen": "127.0.0.1:port"}, r"127\.0\.0\.1:port.*: port 'port' is not a number")
+@pytest.mark.parametrize(
+    ("option", "address"),
+    [
+        ("listen", "127.0.0.1:port"),
+        ("stats", "[::g]:80"),
+        *(pytest.param("subscription_server", one, marks=pytest.mark.slow) for one in MALFORMED),
+    ],
+)
+def test_an_address_that_cannot_be_parsed_is_named(option: str, address: str) -> None:
+    flag = "--" + option.replace("_", "-")
+    assert_refuses({option: address}, re.escape(f"{flag} {address}: {MALFORMED[address]}"))
+
+
+@pytest.mark.slow
+@BETTER
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("listen", "fd://9999", "cannot bind 'fd://9999': descriptor 9999 is not open"),
+        ("listen", "fd://1", "cannot bind 'fd://1': descriptor 1 is not a socket"),
+        ("listen", "fd://3", "cannot bind 'fd://3': descriptor 3 is not open"),
+        ("subscription_server", "fd://web", "systemd has passed no datagram socket under that name (it has passed:"),
+        ("listen", "203.0.113.1:80", "cannot bind '203.0.113.1:80': it is not an address of this machine"),
+        ("stats", "=0", "--stats =0: =N means a shared socket, which only a listening address can be"),
+        ("chown_socket", "no-such-user", "--chown-socket no-such-user: there is no user named 'no-such-user'"),
+    ],
+)
+def test_what_cannot_be_had_is_named(option: str, value: str, why: str) -> None:
+    options = {"listen": free_address(), "subscription_server": free_address(), option: value}
+    assert_refuses(options, re.escape(why))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,9 @@ import pytest
 
 from router import net
 from router.address import AddressError
+from servers import OWN_NETWORK, needs_namespaces
 
-
-STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
+STREAM, DATAGRAM = BOTH = socket.SOCK_STREAM, socket.SOCK_DGRAM
 ELSEWHERE = "203.0.113.1:0"  # RFC 5737: an address for documentation, which no machine has
 
 
@@ -171,11 +174,16 @@ def test_an_ipv6_address_with_its_interface() -> None:
         assert net.bound_name(listener).startswith("[::1")
 
 
-def test_a_host_name_is_looked_up_once_and_its_ipv4_address_goes_first() -> None:
-    with bound("localhost:0") as listener:
-        assert listener.getsockname()[0] == "127.0.0.1"
-    with bound("localhost:0", DATAGRAM) as sock:
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_host_name_is_looked_up(kind: int) -> None:
+    with bound("localhost:0", kind) as sock:
         assert sock.getsockname()[0] == "127.0.0.1"
+
+
+def test_of_a_host_names_addresses_the_first_ipv4_one_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, ("::1", 0, 0, 0), ("127.0.0.2", 0), ("127.0.0.3", 0))
+    with bound("web.lan:0") as listener:
+        assert listener.getsockname()[0] == "127.0.0.2"
 
 
 def test_a_host_name_of_another_machine_cannot_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +214,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *found: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("address", [ELSEWHERE, "[2001:db8::1]:0"])
-@pytest.mark.parametrize("kind", [STREAM, DATAGRAM])
+@pytest.mark.parametrize("kind", BOTH)
 def test_freebind_binds_what_the_machine_does_not_have_yet(address: str, kind: int) -> None:
     with bound(address, kind, freebind=True) as sock:
         assert net.bound_name(sock).startswith(address.removesuffix("0"))
@@ -287,7 +295,7 @@ import socket, struct, sys
 from contextlib import closing
 from router import net
 
-for group, family in (("225.1.1.1:0", socket.AF_INET), ("[ff02::1:2%lo]:0", socket.AF_INET6)):
+for group, family in (("225.1.1.1:0", socket.AF_INET), ("[ff02::1:2%m0]:0", socket.AF_INET6)):
     first = net.bind(group, kind=socket.SOCK_DGRAM)
     name = net.bound_name(first)
     second = net.bind(name, kind=socket.SOCK_DGRAM)
@@ -296,7 +304,7 @@ for group, family in (("225.1.1.1:0", socket.AF_INET), ("[ff02::1:2%lo]:0", sock
         for sock in (first, second):
             sock.settimeout(5)
             assert sock.recv(10) == b"x"
-        print(name.rpartition(":")[0], first.getsockname() == second.getsockname())
+        print(group, first.getsockname() == second.getsockname())
 """
 
 
@@ -304,7 +312,7 @@ for group, family in (("225.1.1.1:0", socket.AF_INET), ("[ff02::1:2%lo]:0", sock
 def test_a_multicast_group_is_joined_and_each_of_its_sockets_gets_every_datagram() -> None:
     argv = [*OWN_NETWORK, sys.executable, "-c", MULTICAST]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout.splitlines() == ["225.1.1.1 True", f"[ff02::1:2%{socket.if_nametoindex('lo')}] True"], done
+    assert done.stdout.splitlines() == ["225.1.1.1:0 True", "[ff02::1:2%m0]:0 True"], done
 
 
 @needs_namespaces
@@ -313,11 +321,9 @@ def test_a_multicast_group_that_cannot_be_joined_is_no_group() -> None:
     code = "from router import net; net.bind('225.1.1.1:0', kind=2)"
     argv = ["unshare", "-n", sys.executable, "-c", code]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-    assert done.stderr.splitlines()[-1].endswith("AddressError: cannot bind '225.1.1.1:0': No such device"), done
-
-
-def test_a_connection_needs_no_group() -> None:
-    assert refusal("225.1.1.1:0") == "cannot bind '225.1.1.1:0': it is not an address of this machine"
+    assert done.stderr.splitlines()[-1].endswith(
+        "cannot bind '225.1.1.1:0': no network interface leads to the group"
+    ), done
 
 
 # --- unix sockets -----------------------------------------------------------------------------------------
@@ -332,6 +338,27 @@ def test_a_unix_socket_listens_at_its_path(short: Path) -> None:
         client.connect(path)
 
 
+def test_announcements_come_to_a_path_as_well(short: Path) -> None:
+    path = str(short / "s")
+    with bound(path, DATAGRAM) as sock, socket.socket(socket.AF_UNIX, DATAGRAM) as sender:
+        assert sock.getblocking() is False
+        sender.sendto(b"x", path)
+        assert sock.recv(10) == b"x"
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_an_abstract_socket_has_uwsgis_nul_behind_its_name(kind: int) -> None:
+    address = f"@gfrouter-test-{os.getpid()}"
+    with bound(address, kind) as sock, socket.socket(socket.AF_UNIX, kind) as client:
+        assert sock.getsockname() == b"\0" + address[1:].encode() + b"\0"
+        assert net.bound_name(sock) == address
+        assert net.identity(sock) is None
+        client.connect(sock.getsockname())
+        assert refusal(address, kind) == f"cannot bind {address!r}: the address is in use by another socket"
+    with bound(address, kind, mode=0o600, owner=(0, 0)):
+        pass  # an abstract name has no file, and goes with its socket
+
+
 def test_the_mode_of_a_unix_socket_is_as_umask_leaves_it(short: Path) -> None:
     was = os.umask(0o027)
     try:
@@ -341,21 +368,71 @@ def test_the_mode_of_a_unix_socket_is_as_umask_leaves_it(short: Path) -> None:
         os.umask(was)
 
 
-def test_a_stale_socket_file_is_replaced(short: Path) -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_mode_of_a_unix_socket_is_the_one_asked_for(short: Path, kind: int) -> None:
+    with bound(str(short / "s"), kind, mode=0o606):
+        assert stat.S_IMODE(os.stat(short / "s").st_mode) == 0o606
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_the_owner_of_a_unix_socket_is_the_one_asked_for(short: Path, kind: int) -> None:
+    for owner, is_then in (((7, 8), (7, 8)), ((9, -1), (9, os.getegid())), ((-1, 9), (os.geteuid(), 9))):
+        with bound(str(short / "s"), kind, owner=owner, mode=0o660):
+            found = os.stat(short / "s")
+            assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (*is_then, 0o660)
+
+
+def test_a_socket_has_its_owner_and_mode_before_it_listens(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gets in while the file is still the old owner's."""
+    seen = []
+
+    def chmod(path: str, mode: int) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            seen.append((path, client.connect_ex(path)))
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    with bound(str(short / "s"), mode=0o660):
+        assert seen == [(str(short / "s"), errno.ECONNREFUSED)]
+
+
+def test_an_owner_that_may_not_be_given_is_said_and_leaves_no_file(short: Path) -> None:
     path = str(short / "s")
-    with bound(path):
+    with unprivileged():
+        message = f"cannot bind {path!r}: cannot chown it to 0:0: Operation not permitted"
+        assert refusal(path, owner=(0, 0)) == message
+    assert not os.path.exists(path)
+
+
+def test_a_mode_that_cannot_be_given_is_said_and_leaves_no_file(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chmod(path: str, mode: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    path = str(short / "s")
+    monkeypatch.setattr(os, "chmod", chmod)
+    assert refusal(path, mode=0o660) == f"cannot bind {path!r}: cannot chmod it to 660: Read-only file system"
+    assert not os.path.exists(path)
+
+
+KINDS = pytest.mark.parametrize(("kind", "before"), [(one, other) for one in BOTH for other in BOTH])
+
+
+@KINDS
+def test_a_stale_socket_file_is_replaced(short: Path, kind: int, before: int) -> None:
+    path = str(short / "s")
+    with bound(path, before):
         pass
     assert os.path.exists(path)
-    with bound(path), socket.socket(socket.AF_UNIX) as client:
+    with bound(path, kind), socket.socket(socket.AF_UNIX, kind) as client:
         client.connect(path)
 
 
-def test_a_socket_that_somebody_serves_is_left_alone(short: Path) -> None:
+@KINDS
+def test_a_socket_that_somebody_serves_is_left_alone(short: Path, kind: int, before: int) -> None:
     path = str(short / "s")
-    with bound(path) as listener:
+    with bound(path, before) as listener:
         was = net.identity(listener)
-        message = f"cannot bind {path!r}: the socket is being served by another process"
-        assert refusal(path) == message
+        assert refusal(path, kind) == f"cannot bind {path!r}: the socket is being served by another process"
         assert net.identity(listener) == was
 
 
@@ -375,12 +452,14 @@ def test_a_served_socket_with_a_full_queue_is_left_alone(short: Path) -> None:
                 client.close()
 
 
-def test_a_socket_of_another_type_is_left_alone(short: Path) -> None:
+def test_a_datagram_socket_with_a_full_queue_is_left_alone(short: Path) -> None:
     path = str(short / "s")
-    with socket.socket(socket.AF_UNIX, DATAGRAM) as other:
-        other.bind(path)
-        assert refusal(path) == f"cannot bind {path!r}: the socket is being served by another process"
-        assert os.path.exists(path)
+    with bound(path, DATAGRAM), socket.socket(socket.AF_UNIX, DATAGRAM) as sender:
+        sender.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:  # ends when the queue is full
+                sender.sendto(b"x", path)
+        assert "is being served by another process" in refusal(path, DATAGRAM)
 
 
 def test_what_is_no_socket_is_never_deleted(short: Path) -> None:
@@ -461,3 +540,109 @@ def test_a_file_in_the_sockets_place_is_not_removed(short: Path) -> None:
 def test_tcp_has_no_file_to_remove() -> None:
     with bound("127.0.0.1:0") as listener:
         assert net.identity(listener) is None
+
+
+# --- passed on --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def passed(sock: socket.socket, listen: bool = True, at: Any = ("127.0.0.1", 0)) -> Iterator[str]:
+    """`fd://N` of a socket that is bound there, as whoever started us has bound it."""
+    with sock:
+        if at is not None:
+            sock.bind(at)
+        if listen:
+            sock.listen()
+        yield f"fd://{sock.fileno()}"
+
+
+FAMILIES = {
+    "ipv4": (socket.AF_INET, ("127.0.0.1", 0)),
+    "ipv6": (socket.AF_INET6, ("::1", 0)),
+    "abstract": (socket.AF_UNIX, f"\0gfrouter-test-passed-{os.getpid()}"),
+}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("form", FAMILIES)
+def test_a_socket_that_was_passed_is_ours_and_the_original_stays_open(form: str, kind: int) -> None:
+    family, at = FAMILIES[form]
+    with passed(socket.socket(family, kind), listen=kind == STREAM, at=at) as address:
+        fd = int(address.removeprefix("fd://"))
+        for _ in range(2):  # as after a restart by SIGHUP
+            with bound(address, kind) as sock:
+                assert sock.fileno() != fd
+                assert sock.getblocking() is False
+                assert sock.get_inheritable() is False
+                assert net.identity(sock) is None
+                name = sock.getsockname()
+            with socket.socket(fileno=os.dup(fd)) as original:
+                assert original.getsockname() == name
+        if kind == STREAM:
+            with socket.socket(family) as client:
+                client.connect(name)
+
+
+def test_a_passed_path_is_named_and_its_file_known(short: Path) -> None:
+    path = str(short / "s")
+    with passed(socket.socket(socket.AF_UNIX), at=path) as address, bound(address, mode=0o600, owner=(7, 7)) as sock:
+        assert net.bound_name(sock) == path
+        assert os.stat(path).st_uid == os.geteuid(), "who made it has seen to its owner"
+
+
+def test_a_passed_socket_that_does_not_listen_yet_listens_then() -> None:
+    with passed(socket.socket(), listen=False) as address, bound(address, clients_speak_first=True) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) >= 1
+
+
+def test_what_is_no_socket_cannot_be_passed(short: Path) -> None:
+    with open(short / "file", "w") as file:
+        fd = file.fileno()
+        assert refusal(f"fd://{fd}") == f"cannot bind 'fd://{fd}': descriptor {fd} is not a socket"
+    assert refusal(f"fd://{fd}") == f"cannot bind 'fd://{fd}': descriptor {fd} is not open"
+    assert refusal("fd://9999999") == "cannot bind 'fd://9999999': descriptor 9999999 is not open"
+
+
+def test_a_passed_socket_must_be_of_the_right_kind() -> None:
+    for sock, kind, listen, why in (
+        (socket.socket(), DATAGRAM, True, "is a stream socket, where a datagram socket is needed"),
+        (socket.socket(type=DATAGRAM), STREAM, False, "is a datagram socket, where a stream socket is needed"),
+        (sequenced(), STREAM, True, "is another kind of socket, where a stream socket is needed"),
+    ):
+        at = "\0gfrouter-test-sequenced" if sock.family == socket.AF_UNIX else ("127.0.0.1", 0)
+        with passed(sock, listen, at) as address:
+            assert refusal(address, kind) == f"cannot bind {address!r}: descriptor {sock.fileno()} {why}"
+
+
+def sequenced() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_passed_socket_must_be_bound(family: int, kind: int) -> None:
+    with passed(socket.socket(family, kind), listen=False, at=None) as address:
+        fd = address.removeprefix("fd://")
+        assert refusal(address, kind) == f"cannot bind {address!r}: descriptor {fd} is a socket that is not bound"
+
+
+def test_a_connection_is_no_listening_socket() -> None:
+    one, other = socket.socketpair()
+    with one, other, bound("127.0.0.1:0") as listener:
+        one.bind(f"\0gfrouter-test-pair-{os.getpid()}")
+        with socket.create_connection(listener.getsockname()) as client:
+            for sock in (one, client):
+                fd = sock.fileno()
+                message = f"cannot bind 'fd://{fd}': descriptor {fd} is a connection, not a listening socket"
+                assert refusal(f"fd://{fd}") == message
+
+
+def test_a_failed_bind_leaves_no_descriptor_open(short: Path) -> None:
+    path = str(short / "s")
+    with bound("127.0.0.1:0") as listener, bound(path), passed(socket.socket(), False, None) as unbound:
+        with open(os.devnull) as file:
+            before = os.listdir("/proc/self/fd")
+            for address in (net.bound_name(listener), path, ELSEWHERE, "[::2]:0", unbound, f"fd://{file.fileno()}"):
+                refusal(address)
+            assert os.listdir("/proc/self/fd") == before

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from router import __version__, foreign
@@ -475,6 +475,111 @@ def test_a_wrong_value_is_named_with_its_place_and_what_is_legal(line: str, mess
     assert ini_refusal(line) == f"router.ini:2: {line}: {message}"
 
 
+@pytest.mark.parametrize("name", ["fastrouter", "fastrouter-stats", "fastrouter-subscription-server", "shared-socket"])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("", f"an address is missing (legal: {LEGAL})"),
+        ("127.0.0.1", "the port is missing (legal: 127.0.0.1:PORT)"),
+        (":65536", "port 65536 is out of range (0 to 65535)"),
+        ("::1:80", "an IPv6 address stands in brackets, as in [::1]:3031"),
+        ("[::1]", "after the ] of an IPv6 address stands :PORT"),
+        ("a..b:80", "'a..b' is neither an IP address nor a host name"),
+        ("@", "the name of the abstract socket is missing after the @"),
+        ("fd://a:b", "fd:// wants the number of a descriptor, or the name under which systemd passed it"),
+    ],
+)
+def test_all_options_that_take_an_address_have_one_grammar(name: str, address: str, message: str) -> None:
+    assert ini_refusal(f"{name} = {address}") == f"router.ini:2: {name} = {address}".rstrip() + f": {message}"
+
+
+ADDRESSES = ["[::1]:80", "localhost:80", ":80", "192.*:0", "@name", "/run/s", "run/s", "fd://3", "fd://web"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_all_of_them_take_every_form(address: str) -> None:
+    options = uwsgi(
+        f"fastrouter = {address}", f"fastrouter-stats = {address}", f"fastrouter-subscription-server = {address}",
+        f"shared-socket = {address}", "fastrouter = =0",
+    )  # fmt: skip
+    assert options.listen == (address, "=0")
+    assert options.stats == address
+    assert options.subscription_server == options.shared_socket == (address,)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("660", 0o660), ("0660", 0o660), ("000", 0), ("777", 0o777), ("", 0o666)])
+def test_the_mode_of_sockets(text: str, mode: int) -> None:
+    assert uwsgi(f"chmod-socket = {text}").chmod_socket == mode
+    assert words(f"--chmod-socket={text}").chmod_socket == mode
+
+
+def test_without_a_mode_everybody_may_and_without_a_word_the_umask_stands() -> None:
+    assert uwsgi("chmod-socket").chmod_socket == 0o666
+    assert words("--chmod --cheap").chmod_socket == 0o666
+    assert Options().chmod_socket is None
+
+
+def test_a_mode_on_the_command_line_stands_behind_a_sign_as_in_uwsgi() -> None:
+    assert refusal("--chmod-socket 660") == "660: neither an option (--NAME) nor a file that ends in .ini"
+    assert "--chmod-socket[=MODE]" in help_text(100)
+
+
+@pytest.mark.parametrize("text", ["66", "6660", "rw-rw----", "668", "-1", "0x1b0", "6 6", "٦٦٠"])
+def test_what_is_no_mode(text: str) -> None:
+    message = f"router.ini:2: chmod-socket = {text}: permissions are three octal digits, as in 660"
+    assert ini_refusal(f"chmod-socket = {text}") == message
+
+
+@pytest.mark.parametrize(
+    ("text", "owner"),
+    [
+        ("7", (7, -1)),
+        ("7:", (7, -1)),
+        ("7:8", (7, 8)),
+        (":8", (-1, 8)),
+        ("root", (0, -1)),
+        ("root:root", (0, 0)),
+        ("0:root", (0, 0)),
+        (":root", (-1, 0)),
+    ],
+)
+def test_the_owner_of_sockets(text: str, owner: tuple[int, int]) -> None:
+    assert uwsgi(f"chown-socket = {text}").chown_socket == owner
+    assert Options.from_json(words(f"--chown-socket {text}").to_json()).chown_socket == owner
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a user is missing (legal: USER, USER:GROUP or :GROUP)"),
+        (":", "a user is missing (legal: USER, USER:GROUP or :GROUP)"),
+        ("no-such", "there is no user named 'no-such'"),
+        ("no-such:root", "there is no user named 'no-such'"),
+        ("root:no-such", "there is no group named 'no-such'"),
+        ("root:root:root", "there is no group named 'root:root'"),
+        ("-1", "there is no user named '-1'"),
+        ("9999999999", "there is no user named '9999999999'"),
+    ],
+)
+def test_what_is_no_owner(text: str, message: str) -> None:
+    assert ini_refusal(f"chown-socket = {text}") == f"router.ini:2: chown-socket = {text}".rstrip() + f": {message}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("fastrouter-subscription-address = container", "unknown word (legal: announced, sender)"),
+        ("fastrouter-subscription-quota = -1", "out of range (legal: 0 to 1000000)"),
+        ("fastrouter-max-keys = 0", "out of range (legal: 1 to 10000000)"),
+        ("fastrouter-max-nodes = many", "not a whole number (legal: 1 to 10000000)"),
+        ("subscription-tolerance-inactive = 0", "out of range (legal: 1 to 31536000 seconds)"),
+        ("reuse-port = maybe", "neither yes nor no (legal: true, on, yes, 1, false, off, no, 0)"),
+    ],
+)
+def test_more_wrong_values(line: str, message: str) -> None:
+    assert ini_refusal(line) == f"router.ini:2: {line}: {message}"
+
+
 def test_a_value_that_a_stronger_source_replaces_must_be_right_all_the_same() -> None:
     Path("router.ini").write_text("[uwsgi]\nfastrouter-timeout = abc\n")
     assert refusal("router.ini --timeout 3").startswith("router.ini:2: fastrouter-timeout = abc: ")
@@ -715,7 +820,29 @@ def test_options_are_frozen_and_hashable() -> None:
 # --- anything ---------------------------------------------------------------------------------------------
 
 NAMES = st.sampled_from([*UWSGI, *PLAIN, "master", "uid", "threads", "for", "fastruoter", "a", ""])
-VALUES = st.sampled_from(["", "=0", "=1", "1", ":1", "%(a)", "%(a b)", "%n", "$(A)", "/s", "no", "\x1b", "é"])
+VALUES = st.sampled_from(
+    [
+        "",
+        "=0",
+        "=1",
+        "1",
+        ":1",
+        "[::1]:1",
+        "@a",
+        "fd://a",
+        "a*:1",
+        "660",
+        "root",
+        "%(a)",
+        "%(a b)",
+        "%n",
+        "$(A)",
+        "/s",
+        "no",
+        "\x1b",
+        "é",
+    ]
+)
 LINES = st.one_of(
     st.tuples(NAMES, VALUES).map(lambda pair: " = ".join(pair).encode()),
     st.sampled_from([b"[uwsgi]", b"[gfrouter]", b"[", b"#", b"\0", b"\xff"]),
@@ -723,6 +850,7 @@ LINES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.binary() | st.lists(LINES).map(lambda lines: b"[uwsgi]\n" + b"\n".join(lines)))
 @example(b"[uwsgi]\nfastrouter = %(" + b" " * 60_000)
 @example(b"[uwsgi]\nfastrouter = " + b"%(a" * 20_000)
@@ -731,6 +859,7 @@ def test_no_ini_raises_anything_but_an_options_error(data: bytes) -> None:
     lines_are_fit_for_a_log(["any.ini"], {})
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(NAMES, VALUES).map(lambda pair: f"--{pair[0]}={pair[1]}") | st.text(max_size=9)),
     st.dictionaries(NAMES.map(lambda name: f"UWSGI_{name.upper()}"), VALUES, max_size=3),

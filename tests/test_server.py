@@ -21,7 +21,8 @@ from one_router import OneRouter, refused_address
 from router.engine import ACCEPTS
 from router.node import Node
 from router.pair import encode
-from scripted import HELLO, NodeConnection, ScriptedNode, answer_slowly, connect, hang, wait_for
+from scripted import HELLO, NodeConnection, ScriptedNode, address_of, answer_slowly, connect, hang, wait_for
+from servers import free_address
 
 GET = request("foo.com")
 
@@ -200,11 +201,25 @@ def test_the_terminals_signals_are_the_supervisors(name: str) -> None:
 
 
 def test_several_listeners_are_one_router(tmp_path: Path) -> None:
-    path = str(tmp_path / "router.sock")
-    with OneRouter("127.0.0.1:0", path) as router, ScriptedNode() as node:
+    path, abstract = str(tmp_path / "router.sock"), f"@gfrouter-test-{os.getpid()}"
+    with OneRouter("127.0.0.1:0", "[::1]:0", path, abstract) as router, ScriptedNode() as node:
         router.table({"foo.com": [Node(node.address)]})
-        assert ask(router.address, GET) == HELLO
-        assert ask(path, GET) == HELLO
+        for listener in router.listeners:
+            assert ask(address_of(listener), GET) == HELLO
+
+
+@pytest.mark.parametrize("form", ["ipv6", "path", "abstract"])
+def test_a_node_that_is_gone_is_out_on_every_wire_and_back_when_it_is_told(form: str, tmp_path: Path) -> None:
+    gone = free_address(form, tmp_path)
+    with OneRouter() as router, ScriptedNode() as other:
+        router.table({"foo.com": [Node(gone), Node(other.address)]})
+        assert [ask(router.address, GET) for _ in range(4)] == [HELLO] * 4
+        assert router.hear("out")["out"] == [gone]
+        with ScriptedNode(address=gone) as back:
+            router.tell(live=[gone])
+            router.counts()
+            assert [ask(router.address, GET) for _ in range(4)] == [HELLO] * 4
+            assert len(back.connections) == 2
 
 
 def test_out_of_descriptors_it_pauses_and_goes_on() -> None:
