@@ -320,8 +320,24 @@ def vacuum(stage: Stage) -> None:
         stage.see("socket", "left there")
 
 
-@case(6)
-def chmod_socket(stage: Stage) -> None:
+def mode_after(word: str, stage: Stage) -> None:
     path = stage.folder / "router.sock"
-    if stage.start("--chmod-socket=620", address=str(path)):
-        stage.see("mode", oct(path.stat().st_mode))
+    stage.start(word, address=str(path))
+    stage.see("mode", oct(path.stat().st_mode))
+
+
+MODES = [
+    Case(6, name, partial(mode_after, word))
+    for name, word in [("chmod_socket_620", "--chmod-socket=620"), ("chmod_socket", "--chmod-socket")]
+]
+
+
+@case(6)
+def reuse_port(stage: Stage) -> None:
+    stage.start(reuse_port=True, processes=2)
+    stage.see("turns", stage.turns(1))
+
+
+@case(6)
+def an_address_that_is_not_of_this_machine(stage: Stage) -> None:
+    stage.start(address=f"192.0.2.1:{free_port()}")
