@@ -1,9 +1,10 @@
-"""Writes the pages of docs/ that come from the code, so that they cannot say anything else than it does.
+"""Writes the pages of this folder that are made from the code, so that no page can say what the code does not.
 
-    python docs/generate.py [PAGE ...]      all of them, or those named; PAGES has the names
-
-A page is a function that gives its text. tests/test_docs.py fails where a committed page is not what would be written.
+python docs/generate.py             write them
+python docs/generate.py --check     status 1, naming them, where those that are there are not current
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from itertools import groupby
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-sys.path.append(str(DOCS.parent / "tests"))
+TOP = DOCS.parent
+MADE = "<!-- Made by docs/generate.py; what is written here is lost. -->\n"
 
-from differences import DIFFERENCES  # noqa: E402  # it is no part of what is installed
+sys.path.append(str(TOP / "tests"))  # the differences are part of the tests, and of nothing that is installed
+from differences import DIFFERENCES  # noqa: E402
 
-INTRODUCTION = """\
+DIFFERENT = """\
 # What is different from the uWSGI FastRouter, and why
 
 The default is the fastrouter's behaviour, as of uWSGI 2.0.31. These differences are meant; anything else that differs
@@ -23,23 +26,42 @@ is a fault of ours. Each of them is shown by a test that runs both, or by one of
 """
 
 
-def differences() -> str:
+def differences_page() -> str:
     """A table for each topic, in the order of the entries."""
-    lines = [INTRODUCTION]
+    lines = [DIFFERENT]
     for topic, entries in groupby(DIFFERENCES, key=lambda each: each.topic):
         lines += [f"## {topic}", "", "| the fastrouter | gfrouter | why |", "|---|---|---|"]
         lines += [f"| {each.fastrouter} | {each.gfrouter} | {each.why} |" for each in entries]
         lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines)
 
 
-PAGES: dict[str, Callable[[], str]] = {"differences": differences}
+PAGES: dict[str, Callable[[], str]] = {
+    "differences.md": differences_page,
+}
 
 
-def main(names: list[str]) -> None:
-    for name in names or PAGES:
-        (DOCS / f"{name}.md").write_text(PAGES[name]())
+def stale() -> dict[str, str]:
+    """The pages that are not current, and what they should be."""
+    made = {name: f"{page().rstrip()}\n\n{MADE}" for name, page in PAGES.items()}
+    return {name: text for name, text in made.items() if not is_current(DOCS / name, text)}
+
+
+def is_current(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text() == text
+
+
+def main() -> int:
+    pages = stale()
+    if "--check" in sys.argv[1:]:
+        for name in pages:
+            print(f"docs/{name} is not current: run python docs/generate.py", file=sys.stderr)
+        return int(bool(pages))
+    for name, text in pages.items():
+        (DOCS / name).write_text(text)
+        print(f"docs/{name}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """Every intended difference from the uWSGI FastRouter: what each of both does, and why. What is not here is a fault.
 
 Each entry is shown by a case of like_*.py that names it, or by the test that it names itself as `file::function`;
-test_like_fastrouter.py sees to that. `python docs/generate.py differences` writes docs/differences.md from here.
+test_like_fastrouter.py sees to that. `python docs/generate.py` writes docs/differences.md from here.
 """
 
 from dataclasses import dataclass

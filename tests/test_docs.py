@@ -1,11 +1,7 @@
-"""The generated pages of docs/ say what the code says."""
+"""The documentation is current: pages made from the code say what the code says."""
 
-import pytest
-
-from generate import DOCS, PAGES
+import generate
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_generated_page_is_up_to_date(page: str) -> None:
-    """Else: python docs/generate.py"""
-    assert (DOCS / f"{page}.md").read_text() == PAGES[page]()
+def test_the_pages_that_are_made_from_the_code_are_current() -> None:
+    assert list(generate.stale()) == [], "run python docs/generate.py"
