@@ -262,6 +262,14 @@ class Stage:
         """The letters of the nodes that answer `count` requests, one after the other; "-" for no answer."""
         return "".join(_read(self.send(data), ANSWER_S)[0].decode() or "-" for _ in range(count))
 
+    def wait_to_arrive(self, *requests: bytes) -> None:
+        """Returns when these are what the first node has got, on a connection each."""
+
+        def arrived() -> bool:
+            return [bytes(each.received) for each in self.nodes[0].connections] == list(requests)
+
+        wait_for(arrived, "the requests to arrive at the node")
+
     # Seeing.
 
     def see(self, name: str, value: object) -> None:

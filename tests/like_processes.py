@@ -125,7 +125,7 @@ def a_stop_with_a_request_in_flight(stage: Stage) -> None:
     released = threading.Event()
     stage.node(when(released, answer(b"A")))
     client = stage.send(GET)
-    wait_for(lambda: stage.nodes[0].connections, "the request at its node")
+    stage.wait_to_arrive(GET)
     stage.router.send_signal(signal.SIGINT)
     wait_for(lambda: stage.router.returncode is not None or not listens(stage.router.address), "the listener to close")
     released.set()

@@ -250,17 +250,12 @@ def a_node_that_hangs_costs_the_time_limit(stage: Stage) -> None:
     stage.ask()
 
 
-def wait_to_arrive(stage: Stage, data: bytes) -> None:
-    """Returns when the first node has got `data`, and nothing beside it."""
-    wait_for(lambda: [bytes(each.received) for each in stage.nodes[0].connections] == [data], "it to arrive")
-
-
 @case(2)
 def a_client_that_leaves_ends_the_request_at_once(stage: Stage) -> None:
     stage.start()
     stage.node(hang)
     client = stage.send(GET)
-    wait_to_arrive(stage, GET)
+    stage.wait_to_arrive(GET)
     client.shutdown(socket.SHUT_WR)
     stage.read(client)
     wait_for(lambda: stage.nodes[0].connections[0].eof, "the node to see the end")
@@ -289,7 +284,7 @@ def a_client_that_resets_ends_the_request_at_once(stage: Stage) -> None:
     stage.start()
     stage.node(hang)
     client = stage.send(GET)
-    wait_to_arrive(stage, GET)
+    stage.wait_to_arrive(GET)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     wait_for(lambda: stage.nodes[0].connections[0].eof, "the node to see the end")
@@ -307,10 +302,10 @@ def a_body_that_comes_in_pieces(stage: Stage) -> None:
     stage.start()
     stage.node(answer(b"A", body=30))
     client = stage.send(request("foo.com", method="POST", length=30))
-    wait_to_arrive(stage, sent := request("foo.com", method="POST", length=30))
+    stage.wait_to_arrive(sent := request("foo.com", method="POST", length=30))
     for _ in range(3):
         client.sendall(b"0123456789")
-        wait_to_arrive(stage, sent := sent + b"0123456789")
+        stage.wait_to_arrive(sent := sent + b"0123456789")
     stage.read(client)
 
 

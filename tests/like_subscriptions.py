@@ -9,7 +9,7 @@ from functools import partial
 
 from clients import packet, request, subscription
 from like import CLOSED, GET, OPEN_S, REFUSED, A, Case, Stage, case
-from scripted import ScriptedNode, answer, wait_for, when
+from scripted import ScriptedNode, answer, when
 
 NODE = "127.0.0.1:1"
 
@@ -96,7 +96,7 @@ def requests_in_flight_of_an_unsubscribed_node_finish(stage: Stage) -> None:
     released = threading.Event()
     address = stage.node(when(released, answer(b"A")))
     client = stage.send(GET)
-    wait_for(lambda: stage.nodes[0].connections, "the request at its node")
+    stage.wait_to_arrive(GET)
     stage.withdraw(address)
     stage.ask()
     released.set()

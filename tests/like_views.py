@@ -6,7 +6,7 @@ from typing import Any
 
 from clients import announce, request, subscription
 from like import CLOSED, GET, OPEN_S, A, Stage, case
-from scripted import ScriptedNode, answer, connect, hang, wait_for
+from scripted import ScriptedNode, answer, connect, hang
 from servers import CONTRIB, Worker, free_address
 
 NODE = "127.0.0.1:1"
@@ -54,7 +54,8 @@ def what_is_in_flight(stage: Stage) -> None:
     stage.start()
     address = stage.node(hang)
     clients = [stage.send(GET) for _ in range(3)]
-    wait_for(lambda: stage.router.nodes("foo.com")[address]["ref"] == 3, "three requests in flight")
+    stage.wait_to_arrive(GET, GET, GET)
+    stage.see("ref", stage.router.nodes("foo.com")[address]["ref"])
     stage.see("active_sessions", stage.router.stats()["active_sessions"])
     for client in clients:
         client.close()
