@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 from router.entry import Entry, default_of, typed
@@ -18,6 +19,16 @@ from router.options import PLAIN, TABLE
 DOCS = Path(__file__).parent
 TOP = DOCS.parent
 MADE = "<!-- Made by docs/generate.py; what is written here is lost. -->\n"
+
+sys.path.append(str(TOP / "tests"))  # the differences are part of the tests, and of nothing that is installed
+from differences import DIFFERENCES  # noqa: E402
+
+DIFFERENT = """\
+# What is different from the uWSGI FastRouter, and why
+
+The default is the fastrouter's behaviour, as of uWSGI 2.0.31. These differences are meant; anything else that differs
+is a fault of ours. Each of them is shown by a test that runs both, or by one of gfrouter's own.
+"""
 
 OPTIONS = """\
 # Options
@@ -36,6 +47,16 @@ MODULES = """\
 
 Every file of the program, as its own first lines describe it. [How the code is laid out](code.md) says where to begin.
 """
+
+
+def differences_page() -> str:
+    """A table for each topic, in the order of the entries."""
+    lines = [DIFFERENT]
+    for topic, entries in groupby(DIFFERENCES, key=lambda each: each.topic):
+        lines += [f"## {topic}", "", "| the fastrouter | gfrouter | why |", "|---|---|---|"]
+        lines += [f"| {each.fastrouter} | {each.gfrouter} | {each.why} |" for each in entries]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def options_page() -> str:
@@ -91,6 +112,7 @@ def first_paragraph(file: Path) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "options.md": options_page,
     "modules.md": modules_page,
+    "differences.md": differences_page,
 }
 
 

@@ -8,7 +8,8 @@
     NodeConnection  .received .head .body .eof  .read(n) .read_head() .read_body(n) .read_to_end() .send(data) .reset()
     scripts: close_at_once reset_at_once close_after_head reset_after_head hang
              answer(data, body=N) answer_early(data) answer_slowly(data, piece, pause) answer_then_reset(data)
-             read_slowly(piece, pause, data); any function that takes a NodeConnection is a script too
+             read_slowly(piece, pause, data) when(event, script)
+             any function that takes a NodeConnection is a script too
     Blackhole()   `.address` of a listener with a full backlog: a connect there neither succeeds nor fails
 
 Plain threads and blocking sockets, no gevent: it goes on serving while a test's hub is busy, and nothing it does can
@@ -180,6 +181,17 @@ def read_slowly(piece: int, pause: float, body: int, data: bytes = HELLO) -> Scr
         connection.send(data)
 
     return script
+
+
+def when(event: threading.Event, script: Script) -> Script:
+    """Plays `script` only once `event` is set."""
+
+    def play(connection: NodeConnection) -> None:
+        connection.read_head()
+        event.wait(10)
+        script(connection)
+
+    return play
 
 
 class ScriptedNode:

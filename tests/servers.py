@@ -9,7 +9,8 @@
 
 For a node that misbehaves in one exact way, and for `wait_for`, see scripted.py. GFROUTER_TEST_ROUTER=fastrouter puts
 the real uWSGI FastRouter in the router's place: the oracle these tests were proven on. A test that it cannot pass is
-marked `better(...)`. Every process is ended by its own process group when its `with` ends, whatever happened.
+marked `better(...)`. `Router(fastrouter=True)` is the real one whatever that says, so that like.py may have both. Every
+process is ended by its own process group when its `with` ends, whatever happened.
 """
 
 import contextlib
@@ -250,6 +251,7 @@ class Router(Process):
         env: dict[str, str] | None = None,
         launcher: Sequence[str | Path] = (),
         pass_fds: Sequence[int] = (),
+        fastrouter: bool = FASTROUTER,
         **options: object,
     ) -> None:
         self.address = address or free_address()
@@ -265,7 +267,7 @@ class Router(Process):
                 "warm_timeout": 0,
                 **options,
             }
-        argv = (*launcher, *ROUTER_COMMAND, *words, *as_words(options))
+        argv = (*launcher, *router_command(fastrouter), *words, *as_words(options, fastrouter))
         super().__init__(*argv, cwd=cwd, env=env, pass_fds=pass_fds)
         try:
             for slot in range(1, int(str(options.get("processes", 1))) + 1):
@@ -369,16 +371,20 @@ class Nginx(Process):
         self._folder.cleanup()
 
 
-ROUTER_COMMAND: list[str | Path] = [UWSGI, "--master"] if FASTROUTER else [sys.executable, "-P", "-m", "router"]
+def router_command(fastrouter: bool) -> list[str | Path]:
+    return [UWSGI, "--master"] if fastrouter else [sys.executable, "-P", "-m", "router"]
 
 
-def as_words(options: Mapping[str, object]) -> list[str]:
+ROUTER_COMMAND = router_command(FASTROUTER)  # of the router under test
+
+
+def as_words(options: Mapping[str, object], fastrouter: bool = FASTROUTER) -> list[str]:
     """`{"timeout": 2, "cheap": True}` as the words of a command line, in the spelling of the router under test."""
     words: list[str] = []
     for name, value in options.items():
-        if value is None or (FASTROUTER and name in OURS_ALONE):
+        if value is None or (fastrouter and name in OURS_ALONE):
             continue
-        if not FASTROUTER or name in CORE:
+        if not fastrouter or name in CORE:
             flag = "--" + name.replace("_", "-")
         else:
             flag = "--fastrouter" if name == "listen" else "--fastrouter-" + name.replace("_", "-")

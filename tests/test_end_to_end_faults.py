@@ -31,6 +31,7 @@ from scripted import (
     reset_after_head,
     reset_at_once,
     wait_for,
+    when,
 )
 from servers import Nginx, Router, Worker, better, free_address, needs_nginx
 
@@ -288,17 +289,6 @@ def assert_goes_once(router: Router, script: Script, packet: bytes, expected: by
         assert len(other.connections) == len(answers) - 1
         router.wait_idle()
         assert len(dropping.connections) == 1
-
-
-def when(event: threading.Event, script: Script) -> Script:
-    """Plays `script` only once `event` is set."""
-
-    def play(connection: NodeConnection) -> None:
-        connection.read_head()
-        event.wait(10)
-        script(connection)
-
-    return play
 
 
 def exchange(address: str, head: bytes, body: bytes) -> bytes:

@@ -1,0 +1,358 @@
+"""Every intended difference from the uWSGI FastRouter: what each of both does, and why. What is not here is a fault.
+
+Each entry is shown by a case of like_*.py that names it, or by the test that it names itself as `file::function`;
+test_like_fastrouter.py sees to that. `python docs/generate.py` writes docs/differences.md from here.
+"""
+
+from dataclasses import dataclass
+
+REQUESTS, SUBSCRIPTIONS, PROCESSES, VIEWS, CONFIGURATION = (
+    "Requests", "Subscriptions", "Processes and signals", "Stats and log", "Addresses and configuration"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`fastrouter` and `gfrouter` are what each does, in Markdown; `why` is why ours is other."""
+
+    name: str
+    topic: str
+    fastrouter: str
+    gfrouter: str
+    why: str
+    test: str = ""
+
+
+DIFFERENCES = (
+    Difference(
+        "every-failure",
+        REQUESTS,
+        "Only a refused TCP connect marks a node and is retried, with 4 connects in all. A connect that hangs, an "
+        "unreachable host, a missing unix socket: an empty reply, and the node gets its next turn.",
+        "Every kind of connect failure marks the node and tries the next one, 4 connects in all, each within "
+        "`connect-timeout` (3 s).",
+        "One dead host made every n-th request fail.",
+    ),
+    Difference(
+        "marked-stays",
+        REQUESTS,
+        "A marked node is forgotten, and gone from the stats, until it announces itself; then it is logged as new.",
+        "It stays, with `death_mark` 1, until it announces itself, falls silent, or answers the one request that tries "
+        "it after `gracetime` (30 s).",
+        "A worker whose announcements are lost comes back, and an operator sees what failed.",
+    ),
+    Difference(
+        "busy",
+        REQUESTS,
+        "A full backlog of a unix socket is an error.",
+        "Another node is asked, then the same ones again 5 ms later. The node is not marked.",
+        "It is alive, and busy.",
+        test="test_end_to_end_faults.py::test_a_full_unix_backlog_is_left_for_another_node",
+    ),
+    Difference(
+        "once-more",
+        REQUESTS,
+        "A node that takes a request and closes or resets: an empty reply.",
+        "A GET, HEAD or OPTIONS without body goes once more to another node (`retry = idempotent`). Everything else is "
+        "never sent twice. `retry = connect` turns that off.",
+        "Workers that are killed or replaced cost no request.",
+    ),
+    Difference(
+        "both-ways",
+        REQUESTS,
+        "One direction at a time while a chunk waits to be written.",
+        "Both at once.",
+        "A node that answered early during a large upload stalled until the time limit.",
+    ),
+    Difference(
+        "linger",
+        REQUESTS,
+        "A client still sending when the answer is complete is reset.",
+        "It has 10 s to read the answer and stop.",
+        "The reset could take the answer away.",
+    ),
+    Difference(
+        "drip",
+        REQUESTS,
+        "An unfinished header may be kept alive by a byte now and then.",
+        "The head must be whole within `timeout`.",
+        "A client that drips held a session for ever.",
+        test="test_end_to_end_input.py::test_a_client_that_sends_a_byte_a_moment_is_closed_after_the_time_limit",
+    ),
+    Difference(
+        "http",
+        REQUESTS,
+        "HTTP on the uwsgi port waits for the time limit.",
+        "Closed at once, with a line that says so.",
+        "A wrong `proxy_pass` is found in a second.",
+    ),
+    Difference(
+        "reasons",
+        REQUESTS,
+        "Why a request was closed without an answer is not said.",
+        "A line a request, ten a second at most; the rest is counted.",
+        "An operator sees what clients send.",
+    ),
+    Difference(
+        "warming",
+        REQUESTS,
+        "After a start, requests are closed until the workers announce themselves, for up to 10 s.",
+        "A request for a key that nobody knows yet waits, until the workers have had time to announce themselves "
+        "(`warm-timeout`).",
+        "A restart cost every request of its first seconds.",
+    ),
+    Difference(
+        "descriptors",
+        REQUESTS,
+        "Out of descriptors, requests that were accepted fail.",
+        "A session is accepted only if its node will find a descriptor, too.",
+        "A request that cannot be passed on waits better in the queue, where another process may take it.",
+        test="test_server.py::test_short_of_descriptors_every_request_that_is_accepted_finds_one_for_its_node",
+    ),
+    Difference(
+        "modifiers",
+        SUBSCRIPTIONS,
+        "Modifiers are those of the first announcement.",
+        "Those of the latest.",
+        "A worker that changes them had to be forgotten first.",
+    ),
+    Difference(
+        "dropped",
+        SUBSCRIPTIONS,
+        "modifier1 is not looked at; malformed tails, empty or overlong keys and non-digits give garbage, a pool named "
+        '"", or an abort; of a datagram over 4,096 bytes the beginning counts.',
+        "Dropped, counted by reason in the stats (`sources`), logged ever more rarely.",
+        "One datagram must not end the process.",
+    ),
+    Difference(
+        "timer",
+        SUBSCRIPTIONS,
+        "A silent node is noticed when a request looks at its pool.",
+        "By a timer, once a second.",
+        "Flooded keys were kept for ever.",
+    ),
+    Difference(
+        "paused",
+        SUBSCRIPTIONS,
+        "Silence counts while the router is stopped.",
+        "Only while it listened; a late sweep moves every deadline.",
+        "A paused VM lost its whole map.",
+    ),
+    Difference(
+        "turns",
+        SUBSCRIPTIONS,
+        "wrr gives each node its weight in turns in bursts (BAAABAAA), by integer division through the least weight.",
+        "Turns are spread evenly, and the shares are exact for any weights.",
+        "3:2 became 1:1.",
+    ),
+    Difference(
+        "backup",
+        SUBSCRIPTIONS,
+        "2.0 takes a backup node for any other.",
+        "Its turn comes when no node of a lower level is alive, as in 2.1.",
+        "A spare that takes every other request is none.",
+    ),
+    Difference(
+        "addresses",
+        SUBSCRIPTIONS,
+        "The node's address of a worker may be anything.",
+        "What nobody could connect to is dropped and counted.",
+        "An error at the first packet, not at each request.",
+    ),
+    Difference(
+        "one-map",
+        PROCESSES,
+        "With several processes each has a map of its own and logs what comes into it, stats are the first one's, and "
+        "a respawned one starts with an empty map.",
+        "One map, logged once, and there before a process accepts; stats are summed. Of a router that is killed, the "
+        "counts of the last reading are kept.",
+        "A killed process cost every request until the next announcements, and nobody saw what the others did.",
+    ),
+    Difference(
+        "signals",
+        PROCESSES,
+        "TERM and HUP reload, cutting requests; INT and QUIT stop at once.",
+        "TERM, INT and QUIT stop after what is in flight, within `drain-timeout` (30 s); a second one ends at once. "
+        "HUP stops and starts anew, within the same process.",
+        "A stop or a deployment costs no request, and TERM is what service managers send.",
+    ),
+    Difference(
+        "cheap",
+        PROCESSES,
+        "Cheap mode counts nodes that are known.",
+        "It counts nodes that are known and not marked as failed, which comes to the same: the real one forgets a "
+        "marked node.",
+        "Here a marked node stays known.",
+        test="test_server.py::test_cheap_does_not_accept_while_all_nodes_have_failed",
+    ),
+    Difference(
+        "master",
+        PROCESSES,
+        "Without `master` the command returns at once.",
+        "It always supervises.",
+        "A service that ends at once serves nobody.",
+    ),
+    Difference(
+        "stdout",
+        PROCESSES,
+        "The log goes to standard error.",
+        "As process 1, as in a container, to standard output.",
+        "That is where a container's tools look for it.",
+        test="test_supervisor.py::test_as_pid_1_it_reaps_orphans_and_logs_to_stdout",
+    ),
+    Difference(
+        "limits",
+        PROCESSES,
+        "Soft limit of descriptors as it is; a queue of 100.",
+        "Raised to the hard limit; a queue of 4,096 or `net.core.somaxconn`.",
+        "A request takes two descriptors, and a burst fills a queue of 100.",
+        test="test_supervisor.py::test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one",
+    ),
+    Difference(
+        "fields",
+        VIEWS,
+        "The fields of 2.0, or of 2.1.",
+        "Those of both, and beside uWSGI's names: `routers` (a process each), `complaints` (what went wrong with "
+        "requests, by kind), `sources` (nodes, errors, dropped entries by reason).",
+        "Tools find what they look for, whichever version they were written for.",
+    ),
+    Difference(
+        "wrr",
+        VIEWS,
+        "`wrr` in the stats is the number of turns that the node has left in its burst.",
+        "0: there are no bursts.",
+        "Turns are spread evenly.",
+    ),
+    Difference(
+        "failcnt",
+        VIEWS,
+        "`failcnt` counts refused connects.",
+        "It also counts requests that a node took and ended without a byte.",
+        "An operator sees which worker loses requests.",
+    ),
+    Difference(
+        "last-requests",
+        VIEWS,
+        "`last_requests` counts exactly from the last announcement.",
+        "To 0.2 s.",
+        "Routers are not told of announcements that change nothing.",
+        test="test_stats.py::test_last_requests_are_those_after_the_announcement",
+    ),
+    Difference(
+        "json",
+        VIEWS,
+        "A key with a quote or a backslash makes the stats invalid JSON.",
+        "It is escaped.",
+        "One key hid the stats of all.",
+    ),
+    Difference(
+        "stats-length",
+        VIEWS,
+        "`stats-http` does not say how long its answer is.",
+        "It does.",
+        "A reader can tell a whole answer from a part.",
+    ),
+    Difference(
+        "real-address",
+        CONFIGURATION,
+        "Port 0 is shown as `:0`, `:3031` as it was written.",
+        "The real address, in log and stats.",
+        "What is shown can be connected to.",
+    ),
+    Difference(
+        "prefix",
+        CONFIGURATION,
+        "`192.*:0` on `shared-socket` only; elsewhere it starts all the same, and nobody can connect.",
+        "Everywhere.",
+        "It listened where nobody connects.",
+    ),
+    Difference(
+        "in-use",
+        CONFIGURATION,
+        "A subscription server whose address is in use is left out, in silence.",
+        "An error, and no start.",
+        "Nothing would ever join.",
+    ),
+    Difference(
+        "unlink",
+        CONFIGURATION,
+        "A file at the path of a unix socket is removed, whatever it is and whoever serves it.",
+        "A socket that nobody serves is replaced. One that is served, or another kind of file, is an error and is left "
+        "alone.",
+        "A typing error must not take an address or a file away.",
+    ),
+    Difference(
+        "vacuum",
+        CONFIGURATION,
+        "`vacuum` leaves the fastrouter's sockets.",
+        "It removes them, if they are still ours.",
+        "That is what it is for.",
+    ),
+    Difference(
+        "idle",
+        CONFIGURATION,
+        "Options that mean nothing to a router are taken in silence.",
+        "One warning each.",
+        "An operator sees what is not in force.",
+        test="test_options.py::test_an_option_of_workers_is_warned_of_once",
+    ),
+    Difference(
+        "worker-beside",
+        CONFIGURATION,
+        "A worker may be configured beside the router, in one file and one process.",
+        "Not yet: its options are passed over, with a warning each.",
+        "gfrouter runs no applications. One configuration for both is wanted.",
+    ),
+    Difference(
+        "later",
+        CONFIGURATION,
+        "Options of the fastrouter that are not supported yet",
+        "are errors that name them.",
+        "Ignoring `uid` or a signature check would be dangerous.",
+    ),
+    Difference(
+        "unknown-words",
+        CONFIGURATION,
+        "An algorithm that nobody knows is `wrr`, in silence.",
+        "An error.",
+        "A slip chose another algorithm than was meant.",
+    ),
+    Difference(
+        "order",
+        CONFIGURATION,
+        "Ini over command line, by position.",
+        "Command line over ini over environment.",
+        "What is typed is meant for this run.",
+    ),
+    Difference(
+        "slips",
+        CONFIGURATION,
+        "A line before the first section, a name and a value without `=`, an empty number, a flag that is neither yes "
+        "nor no, text after a port or a `]`: ignored, or taken in part.",
+        "Errors that name the file and the line.",
+        "No default may take the place of a slip.",
+    ),
+    Difference(
+        "byte-order-mark",
+        CONFIGURATION,
+        "A byte-order mark hides the first section of an ini.",
+        "It is passed over.",
+        "Editors write it, and nobody sees it.",
+    ),
+    Difference(
+        "misspelt",
+        CONFIGURATION,
+        "A name in an ini that no plugin knows is a placeholder.",
+        "The same, with a warning where it looks like one of ours.",
+        "A slip was a placeholder that nobody uses.",
+        test="test_options.py::test_a_likely_misspelling_is_worth_a_warning",
+    ),
+    Difference(
+        "names",
+        CONFIGURATION,
+        "Host names and IPv6 addresses of nodes fail at every request; the subscription server takes numeric IPv4 "
+        "only, and binds anything else to 255.255.255.255.",
+        "Both work everywhere. Log and stats show each address that a name has; in the stats `host` is the name.",
+        "Workers in containers are known by name.",
+    ),
+)
