@@ -87,8 +87,7 @@ class Case:
     """A script, which of SECTIONS it is about, and what its two observations may differ in.
 
     `differs`: field → (the fastrouter's value, gfrouter's), None where it has no such field; nothing else may differ,
-    and this must. `why` names entries of differences.py. `needs` is what gfrouter does not have yet: until it has, the
-    case must fail. A `quick` case is part of `make quick`.
+    and this must. `why` names entries of differences.py. A `quick` case is part of `make quick`.
     """
 
     section: int
@@ -96,7 +95,6 @@ class Case:
     script: Callable[["Stage"], None]
     why: Sequence[str] = ()
     differs: Mapping[str, tuple[object, object]] = field(default_factory=dict)
-    needs: str = ""
     quick: bool = False
 
 
@@ -105,11 +103,10 @@ def case(
     *,
     why: Sequence[str] = (),
     differs: Mapping[str, tuple[object, object]] | None = None,
-    needs: str = "",
     quick: bool = False,
 ) -> Callable[[Callable[["Stage"], None]], Case]:
     """Makes a case of a script, which gives it its name."""
-    return lambda script: Case(section, script.__name__, script, why, differs or {}, needs, quick)
+    return lambda script: Case(section, script.__name__, script, why, differs or {}, quick)
 
 
 def cases_of(module: object) -> list[Case]:

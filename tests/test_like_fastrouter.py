@@ -25,10 +25,7 @@ NAMES = [difference.name for difference in DIFFERENCES]
 
 
 def parameter(case: Case) -> Any:
-    marks = [] if case.quick else [pytest.mark.slow]
-    if case.needs:
-        marks.append(pytest.mark.xfail(reason=f"gfrouter needs {case.needs}", raises=AssertionError, strict=True))
-    return pytest.param(case, id=f"{case.section}-{case.name}", marks=marks)
+    return pytest.param(case, id=f"{case.section}-{case.name}", marks=[] if case.quick else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("case", [parameter(case) for case in CASES])

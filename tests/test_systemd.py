@@ -261,7 +261,7 @@ def activated(opener: str, names: Sequence[str], addresses: Sequence[str], *opti
 def test_who_wakes_it_up_is_served_and_so_is_everybody_after(opener: str, tmp_path: Path) -> None:
     web, web6, path, stats = free_address(), free_address("ipv6"), str(tmp_path / "web"), free_address()
     server = free_address()
-    options = ("--listen", "fd://web", "--stats", "fd://stats", "--subscription-server", server)
+    options = ("--listen", "fd://web", "--stats", "fd://stats", "--subscription-server", server, "--warm-timeout", "0")
     with activated(opener, ["web"] * 3 + ["stats"], [web, web6, path, stats], *options) as process:
         with connect(web) as first:
             first.sendall(request("nobody.com"))
