@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 
 from router import __version__, net
 from router.address import AddressError
+from router.configuration import HelpRequested, OptionsError, VersionRequested, load
 from router.logs import log, log_to
-from router.options import HelpRequested, Options, OptionsError, VersionRequested, help_text, load
+from router.options import Options, help_text
 from router.sockets import Sockets
 from router.source import Source
 from router.supervisor import Supervisor

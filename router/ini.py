@@ -3,7 +3,7 @@
 The dialect (fastrouter users' files must read as they do in uWSGI): `key = value`, a bare name, whole-line
 `;` and `#` comments, no quotes, CRLF allowed, repeated keys kept in order, sections that nobody asked for
 skipped, `%(name)` replaced by the first value of `name`. What a value means is not known here
-(router/options.py knows). Where uWSGI ignores nonsense in silence (a line before any section, a broken
+(router/configuration.py knows). Where uWSGI ignores nonsense in silence (a line before any section, a broken
 section line, a file without the section), this gives an OptionsError that names file and line: an operator's
 typo must not become a default. Constructs of the dialect that are not read yet are found by `unsupported`,
 never passed on as literal text.

@@ -1,7 +1,7 @@
 """Readers: the text of one option to its value.
 
 Each takes a text and gives the value, or a ValueError that says what is wrong and what is legal; the place
-and the text itself are added by router/options.py.
+and the text itself are added by router/configuration.py.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router import ini
+from router.configuration import load
 from router.ini import OptionsError
-from router.options import load
 
 
 def pairs(text: str, *sections: str) -> list[tuple[str, str]]:

@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 
 from router import __version__, foreign
 from router.address import LEGAL
-from router.options import (
-    PLAIN,
-    TABLE,
-    UWSGI,
-    HelpRequested,
-    Options,
-    OptionsError,
-    VersionRequested,
-    help_text,
-    load,
-)
+from router.configuration import HelpRequested, OptionsError, VersionRequested, load
+from router.options import PLAIN, TABLE, UWSGI, Options, help_text
 from servers import UWSGI as UWSGI_COMMAND
 
 # The router.ini of the article that gfrouter answers.
@@ -371,7 +362,7 @@ def test_the_help_names_every_option_in_every_spelling() -> None:
     assert "in [uwsgi]: listen\n" in text
     assert text.count("also --fastrouter\n") == 1
     assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-        "Addresses:", "Requests:", "Nodes that fail:", "Processes:", "Configuration:"
+        "Addresses:", "Requests:", "Announcements:", "Nodes that fail:", "Processes:", "Configuration:"
     ]  # fmt: skip
 
 

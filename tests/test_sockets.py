@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from router.address import AddressError
-from router.options import Options, load
+from router.configuration import load
+from router.options import Options
 from router.sockets import Sockets
 from router.systemd import Passed
 
