@@ -19,13 +19,12 @@ def acknowledge(notify: str, key: str, address: str) -> None:
     if isinstance(target, HostName):
         raise AddressError(notify, "a host name; notify takes a path, @NAME or a numeric IP:PORT")
     text = f"[subscription ack] {key} => new node: {address}".encode("utf-8", "surrogateescape")
-    with socket.socket(target.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-        if not isinstance(target, Unix):
-            sock.sendto(text, target.sockaddr)
-        elif isinstance(target.sockaddr, bytes):
+    with socket.socket(target.family, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)  # gevent waits on a socket that is merely opened so
+        if isinstance(target, Unix) and target.sockaddr.startswith(b"\0"):
             _to_abstract(sock, text, target.sockaddr)
-        elif (size := len(target.sockaddr.encode("utf-8", "surrogateescape"))) > MOST_PATH_BYTES:
-            raise AddressError(notify, f"a path of {size} bytes, but {MOST_PATH_BYTES} is the limit")
+        elif isinstance(target, Unix) and len(target.sockaddr) > MOST_PATH_BYTES:
+            raise AddressError(notify, f"a path of {len(target.sockaddr)} bytes, but {MOST_PATH_BYTES} is the limit")
         else:
             sock.sendto(text, target.sockaddr)
 

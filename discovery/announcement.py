@@ -16,6 +16,7 @@ from router.uwsgi import HEADER, PacketError, iter_vars
 LARGEST_DATAGRAM = 4096  # bytes; uWSGI reads no more, so a longer one would be cut somewhere in its vars
 LARGEST_NAME = 255  # bytes of a key, an address or a vassal; uWSGI keeps their lengths in a byte
 MODIFIERS1 = (224, 0)  # of the header: what uWSGI's workers send, and what simple scripts do
+LONGEST_ALGORITHM = 16  # characters; no name of one is longer
 LARGEST_BYTE = 2**8 - 1  # modifiers, as the packet's header has them
 LARGEST_INT = 2**31 - 1  # weight and backup: workers read theirs as a C int
 LARGEST_COUNT = 2**64 - 1  # cores, load, unix: uWSGI's uint64_t
@@ -67,7 +68,7 @@ class Announcement:
             modifier2=self.modifier2,
             proto=self.proto[:1],  # one character, says uWSGI, and shows no more
             vassal=self.vassal,
-            algorithm=self.algo,
+            algorithm=self.algo[:LONGEST_ALGORITHM],
             sni=bool(self.sni_key and self.sni_crt),
             cores=self.cores,
             load=self.load,

@@ -2,7 +2,7 @@
 
 A sender is a socket (address and port), and its host is one as well, with HOST_FACTOR times the quota: a loop in a
 script costs nobody else on its machine a word, and one that changes its port each time is stopped all the same. An IPv6
-host has 2**64 addresses, so all of its network is the host there.
+host may have 2**64 addresses, so its network has a quota as well; but as others live there it is never blocked.
 
 Reading a datagram only to drop it costs 3 to 7 µs, and while a flood fills the socket's buffer the kernel drops what
 others say. So who goes on when its quota is spent is blocked by a classic BPF filter on the socket (SO_ATTACH_FILTER,
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 # ever new ports keeps HOST_FACTOR * BURST_S * 1,000 * 17 / BLOCK_S = 14,000 nodes alive, a quarter of what is kept,
 # and fewer when it is blocked for longer.
 HOST_FACTOR = 4
+NETWORK_FACTOR = 16  # the same for a /64 of IPv6
 BURST_S = 1.0  # a quiet sender has saved up so many seconds' worth: a machine that starts announces all it has at once
 PATIENCE_S = (
     0.25  # so many seconds' worth beyond that, within a second, are a flood: what is sent by mistake ends sooner
@@ -40,7 +41,9 @@ LOAD_WORD, LOAD_HALF, LOAD_BYTE, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x28, 0x30, 
 NETWORK = 0xFFF00000
 WHOLE, NOTHING = 0xFFFFFFFF, 0
 
-Sender = tuple[str, int]  # numeric host, and port; 0 = all of the host, which for IPv6 is the first address of its /64
+NETWORK_PORT = -1
+
+Sender = tuple[str, int]  # numeric host, and port; 0 = all of the host, NETWORK_PORT = all of its network
 
 
 @dataclass(slots=True)
@@ -77,8 +80,11 @@ class Quota:
         """Whether this one is within the quota of its socket and its host. An empty host (a unix socket) has none."""
         if not self.rate or not host:
             return True
-        of_host = self.rate * HOST_FACTOR
-        return self._take((host, port), self.rate, now) and self._take((network(host), 0), of_host, now)
+        return (
+            self._take((host, port), self.rate, now)
+            and self._take((host, 0), self.rate * HOST_FACTOR, now)
+            and (":" not in host or self._take((_network(host), NETWORK_PORT), self.rate * NETWORK_FACTOR, now))
+        )
 
     def _take(self, sender: Sender, rate: int, now: float) -> bool:
         bucket = self.buckets.get(sender)
@@ -96,7 +102,7 @@ class Quota:
         if now - bucket.since >= 1.0:
             bucket.since, bucket.over = now, 0
         bucket.over += 1
-        if bucket.over > rate * PATIENCE_S:
+        if bucket.over > rate * PATIENCE_S and sender[1] != NETWORK_PORT:
             self._flooding[sender] = None
         return False
 
@@ -148,10 +154,8 @@ class Quota:
             return 0
 
 
-def network(host: str) -> str:
-    """The host that a quota is for: the first address of its /64 for IPv6, else itself."""
-    if ":" not in host:
-        return host
+def _network(host: str) -> str:
+    """The first address of the /64 that an IPv6 host is in."""
     return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host)[:8] + bytes(8))
 
 
@@ -160,8 +164,6 @@ def _drop(sender: Sender) -> bytes:
     host, port = sender
     packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     version, source_at = (0x60, 8) if len(packed) == 16 else (0x40, 12)
-    if len(packed) == 16 and not port:
-        packed = packed[:8]
     loads = [
         (LOAD_WORD, NETWORK + source_at + at, int.from_bytes(packed[at : at + 4])) for at in range(0, len(packed), 4)
     ]

@@ -19,35 +19,34 @@ import logging
 import os
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl
 
 from gevent.socket import wait_read
 
 from discovery.ack import acknowledge
 from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementError, parse_announcement
 from discovery.pending import Pending
-from discovery.quota import Quota, network
+from discovery.quota import Quota
+from discovery.sender import from_sender, host_and_port, shown
+from discovery.settings import parse_url
 from router import net
-from router.address import AddressError, Inet, name_of, parse_node
+from router.address import AddressError, HostName, parse_node
 from router.feed import Feed
 from router.uwsgi import printable
 
-LARGEST_TOLERANCE = 86_400  # seconds; beyond a day a typing error is likelier than a wish
-LARGEST_QUOTA = 1_000_000  # announcements a second; nobody takes in more
 SWEEP_EVERY = 1.0  # seconds
 LATE = 2.0  # seconds by which a sweep may come late before we say that nobody was listening
 READS = 2000  # datagrams a turn of the loop: 10 ms, faster than 100,000 a second come in
 STEP = 250  # datagrams, after which it is looked who floods
 BATCH = 50  # announcements to act on, or nodes to expire, a turn: 3 ms, which all others can wait
-PENDING = 20_000  # datagrams that were read and not acted on yet; 5 MB of usual ones
+NAMES = 250  # nodes by host name that one sending host may bring; the table keeps four times as many names
+PENDING = 20_000  # datagrams that were read and not acted on yet; 5 MB of usual ones, 82 of the largest
 FLOOD_PATIENCE = 5.0  # seconds that a sweep waits for the socket to run dry; more than a late one is late
 
-SCHEMES = ("udp", "unix", "fd")
 
 # The kernel passes on what became of an earlier datagram, or is short of memory: the next read may be good.
 PASSING = frozenset(
@@ -81,16 +80,6 @@ class Listened:
         return now - self._lost
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a subscription's URL may say behind its `?`. `address`: `announced`, or `sender` (see `_from_sender`)."""
-
-    tolerance: int = 17  # seconds of silence, as in uWSGI, whose workers announce themselves each 10 s
-    tolerance_inactive: int = 17  # the same for who has no address
-    quota: int = 1000  # announcements a second from one sender; 0 = no limit
-    address: str = "announced"
-
-
 class Subscription:
     """The source of `udp://HOST:PORT`, `unix://PATH` or `fd://N`, with `?tolerance=17` and the rest of `Settings`.
 
@@ -117,6 +106,8 @@ class Subscription:
         self._heard: OrderedDict[Place, float] = OrderedDict()
         self._inactive: OrderedDict[Place, float] = OrderedDict()  # by vassal
         self._vassals: dict[Place, str] = {}  # the address of who has one
+        self._named: dict[Place, str] = {}  # nodes by host name, and the sending host that brought them
+        self._names: Counter[str] = Counter()  # how many of these a sending host has brought
         self._sweep_at = 0.0  # on `_listened`
 
     def run(self, feed: Feed) -> None:
@@ -153,7 +144,7 @@ class Subscription:
             dry = self._read(feed, now)
             for host, port in self.quota.flooders(now):
                 who = f"{host} port {port}" if port else f"{host} (all ports)"
-                if dropped := self._pending.drop(network(host), port):
+                if dropped := self._pending.drop(host, port):
                     feed.reject("over the quota", f"from {who}", dropped)
                 log.warning("%s: %s floods, and is not heard for a while", self.name, who)
             if dry:
@@ -176,26 +167,26 @@ class Subscription:
                     raise
                 feed.reject("receive error", str(error))
                 continue
-            host, port = _host_and_port(sender)
+            host, port = host_and_port(sender)
             if admits(host, port, now):
-                add(network(host), datagram, sender)
+                add(host, datagram, sender)
             else:
                 dropped += 1
                 loud = sender
         if dropped:
-            feed.reject("over the quota", f"the last one from {_shown(loud)}", dropped)
+            feed.reject("over the quota", f"the last one from {shown(loud)}", dropped)
         return dry
 
     def _understand(self, feed: Feed, datagram: bytes, sender: Any, now: float) -> None:
         try:
             said = parse_announcement(datagram)
             if self.settings.address == "sender":
-                said = _from_sender(said, sender)
-            self._act(feed, said, now)
+                said = from_sender(said, sender)
+            self._act(feed, said, host_and_port(sender)[0], now)
         except AnnouncementError as error:
-            feed.reject(error.reason, f"{error} (from {_shown(sender)})")
+            feed.reject(error.reason, f"{error} (from {shown(sender)})")
 
-    def _act(self, feed: Feed, said: Announcement, now: float) -> None:
+    def _act(self, feed: Feed, said: Announcement, host: str, now: float) -> None:
         place, vassal = (said.key, said.address), (said.key, said.vassal)
         if not said.subscribe:
             if self._heard.pop(place, None) is not None:
@@ -215,21 +206,20 @@ class Subscription:
             _log("[uwsgi-subscription for pid %d] %s => cleared address for vassal node: %s", vassal)
             self._keep_inactive(feed, vassal, now)
         else:
-            self._announce(feed, said, now)
+            self._announce(feed, said, host, now)
 
-    def _announce(self, feed: Feed, said: Announcement, now: float) -> None:
+    def _announce(self, feed: Feed, said: Announcement, host: str, now: float) -> None:
         place, vassal = (said.key, said.address), (said.key, said.vassal)
         known = self._heard.pop(place, None) is not None
         self._forget_vassal(feed, place)  # it may have another one's name now
-        if not known:
-            try:
-                parse_node(said.address)
-            except AddressError as error:
-                raise AnnouncementError("bad node address", str(error)) from None
+        named = not known and self._is_named(said.address, host)
         self._heard[place] = now  # first: whatever becomes of it, it must fall due
         if not feed.announce(said.key, said.node(self._wall())):
             del self._heard[place]
             return
+        if named:
+            self._named[place] = host
+            self._names[host] += 1
         if said.vassal:
             self._move_vassal(feed, vassal, said.address)
         if said.notify and not known:
@@ -237,6 +227,16 @@ class Subscription:
                 acknowledge(said.notify, said.key, said.address)
             except (OSError, AddressError) as error:
                 feed.reject("no acknowledgement", str(error))
+
+    def _is_named(self, address: str, host: str) -> bool:
+        """Whether a new node's address holds a host name, of which nobody may bring too many: they are looked up."""
+        try:
+            named = isinstance(parse_node(address), HostName)
+        except AddressError as error:
+            raise AnnouncementError("bad node address", str(error)) from None
+        if named and self._names[host] >= NAMES:
+            raise AnnouncementError("too many host names", f"{NAMES} of this sender are kept")
+        return named
 
     def _hear_inactive(self, feed: Feed, said: Announcement, vassal: Place, now: float) -> None:
         """Who has a vassal's name and no address yet is not asked anything; it is known to exist."""
@@ -266,6 +266,11 @@ class Subscription:
 
     def _withdraw(self, feed: Feed, place: Place) -> None:
         self._forget_vassal(feed, place)
+        host = self._named.pop(place, None)
+        if host is not None:
+            self._names[host] -= 1
+            if not self._names[host]:
+                del self._names[host]
         feed.withdraw(*place)
 
     def _forget_vassal(self, feed: Feed, place: Place) -> None:
@@ -307,75 +312,6 @@ class Subscription:
             _log(f"[uwsgi-subscription for pid %d] %s => {line}", place)
             withdraw(place)
         return False
-
-
-def parse_url(url: str) -> tuple[str, Settings]:
-    """(address to bind, settings) of a subscription's URL, else ValueError."""
-    wrong = f"subscription url {url!r}"
-    scheme, _, rest = url.partition("://")
-    address, _, query = rest.partition("?")
-    address = address.removesuffix("/")
-    if scheme not in SCHEMES or not address:
-        raise ValueError(f"{wrong}: expected udp://HOST:PORT, unix://PATH or fd://N")
-    if scheme == "fd":
-        address = f"fd://{address}"
-    elif (scheme == "unix") != address.startswith(("/", "@")):
-        raise ValueError(f"{wrong}: {scheme}:// does not go with {address!r}")
-    return address, _settings(wrong, dict(parse_qsl(query, keep_blank_values=True)))
-
-
-def _settings(wrong: str, given: dict[str, str]) -> Settings:
-    limits = {
-        "tolerance": (1, LARGEST_TOLERANCE),
-        "tolerance-inactive": (1, LARGEST_TOLERANCE),
-        "quota": (0, LARGEST_QUOTA),
-    }
-    settings = Settings()
-    for name, text in given.items():
-        if name == "address" and text in ("announced", "sender"):
-            settings = replace(settings, address=text)
-        elif name == "address":
-            raise ValueError(f"{wrong}: address {text!r} is neither announced nor sender")
-        elif name not in limits:
-            known = ", ".join((*limits, "address"))
-            raise ValueError(f"{wrong}: option {name!r} is not known (known: {known})")
-        elif not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise ValueError(f"{wrong}: {name} {text!r} is not a whole number")
-        elif not limits[name][0] <= int(text) <= limits[name][1]:
-            raise ValueError(f"{wrong}: {name} {text} is out of range ({limits[name][0]} to {limits[name][1]})")
-        else:
-            values: dict[str, Any] = {name.replace("-", "_"): int(text)}
-            settings = replace(settings, **values)
-    return settings
-
-
-def _from_sender(said: Announcement, sender: Any) -> Announcement:
-    """The announcement with its sender's host where it names none, or any: so that of a container says where it is."""
-    try:
-        target = parse_node(said.address)
-    except AddressError:
-        return said  # it will be refused by whoever uses it
-    if not isinstance(target, Inet) or not isinstance(sender, tuple):
-        return said
-    host = target.sockaddr[0]
-    if not said.address.startswith(":") and any(socket.inet_pton(target.family, host)):
-        return said
-    host, _ = _host_and_port(sender)
-    return replace(said, address=name_of((host, target.sockaddr[1], *sender[2:])))
-
-
-def _host_and_port(sender: Any) -> tuple[str, int]:
-    """Who sent a datagram; an IPv4 host that came through an IPv6 socket is itself. "" for a unix socket."""
-    if not isinstance(sender, tuple):
-        return "", 0
-    host = sender[0]
-    return (host.removeprefix("::ffff:") if host.startswith("::ffff:") and "." in host else host), sender[1]
-
-
-def _shown(sender: Any) -> str:
-    if isinstance(sender, tuple):
-        return name_of((*_host_and_port(sender), *sender[2:]))
-    return name_of(sender) if sender else "a unix socket"
 
 
 def _log(line: str, place: tuple[str, ...]) -> None:

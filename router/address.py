@@ -8,9 +8,9 @@
     inherited = "fd://" ( number / name )    fd://3   fd://web: what systemd passed under that name (to bind only)
     shared    = "=" number                   =0: the N-th shared socket (only as a listening address of the router)
 
-Pure: no socket, no lookup, no state. `parse_node` and `parse_local` differ in what may stand there and in what an empty
-host means; everything that is wrong is an AddressError, whose text names the address and whose `reason` does not, for
-callers that have named it already.
+No socket, no state, and no lookup but that of a network interface's number. `parse_node` and `parse_local` differ in
+what may stand there and in what an empty host means; everything that is wrong is an AddressError, whose text names the
+address and whose `reason` does not, for callers that have named it already.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Unix:
-    """A unix socket: a path, or an abstract name as the bytes that the kernel sees."""
+    """A unix socket: its path, or NUL, its abstract name and NUL; as bytes, for a locale must not change them."""
 
-    sockaddr: str | bytes
+    sockaddr: bytes
     family: int = socket.AF_UNIX
 
 
@@ -217,11 +217,11 @@ def _checked_port(port: str) -> int:
     return int(port)
 
 
-def _checked_path(path: str) -> str:
-    size = len(path.encode("utf-8", "surrogateescape"))
-    if size > MAX_UNIX_PATH_BYTES:
-        raise ValueError(f"a unix socket's path of {size} bytes, but {MAX_UNIX_PATH_BYTES} is the limit")
-    return path
+def _checked_path(path: str) -> bytes:
+    data = path.encode("utf-8", "surrogateescape")
+    if len(data) > MAX_UNIX_PATH_BYTES:
+        raise ValueError(f"a unix socket's path of {len(data)} bytes, but {MAX_UNIX_PATH_BYTES} is the limit")
+    return data
 
 
 def _abstract(name: str) -> bytes:

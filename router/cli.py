@@ -14,7 +14,6 @@ from typing import Protocol, cast
 from urllib.parse import urlencode
 
 from router import __version__, net
-from router.address import AddressError
 from router.configuration import HelpRequested, OptionsError, VersionRequested, load
 from router.logs import log, log_to
 from router.options import Options, help_text
@@ -48,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         with ExitStack() as stack:
             supervisor = compose(options, stack, stream.fileno())
             again = supervisor.run()
-    except (AddressError, ValueError) as error:
+    except ValueError as error:
         log.error("gfrouter: %s", error)
         return 1
     if again:

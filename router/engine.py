@@ -395,6 +395,6 @@ class Engine:
             if age > self.head_timeout:
                 have = len(session.partial or b"")
                 self.refuse(session, "head timeout", f"head not complete after {age - 1} s, {have} bytes came")
-        elif session.state == RELAY and age > self.timeout:
-            address = printable(session.member.endpoint.address)  # type: ignore[union-attr]
+        elif age > self.timeout and session.state in (RELAY, WAIT):
+            address = printable(session.member.endpoint.address) if session.member else "(none is known)"
             self.refuse(session, "timeout", f"nothing moved for {self.timeout} s, at node {address}")

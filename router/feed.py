@@ -75,9 +75,10 @@ class Feed:
             self.size += 1
         said[node.address] = node
         self._table.settle(key, (node.address,), self.source)
-        for address in self._table.targets(node.address):
-            endpoint = self._table.endpoints[address]
-            if endpoint.state != LIVE:
+        targets = self._table.targets(node.address)
+        if len(targets) == 1:  # of a name with several addresses nobody knows which one has spoken
+            endpoint = self._table.endpoints.get(targets[0])
+            if endpoint is not None and endpoint.state != LIVE:
                 self._table.restore(endpoint)
         return True
 

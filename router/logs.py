@@ -36,6 +36,9 @@ def log_change(change: Change) -> None:
         who = f"[uwsgi-subscription for pid {os.getpid()}]"
         lines = [f"{who} new pool: {key} (hash key: {djb33x(change.key)})"] if change.opened else []
         lines += [f"{who} {key} => new node: {printable(member.endpoint.address)}" for member in change.joined]
+        # What leaves by its own word or by silence has been logged by the source, and what its name takes away has not.
+        gone = change.left if change.name else ()
+        lines += [f"{key} - {printable(member.endpoint.address)} ({change.name})" for member in gone]
     else:
         lines = [f"{key} + {printable(member.endpoint.address)} ({change.source})" for member in change.joined]
         lines += [f"{key} - {printable(member.endpoint.address)} ({change.source})" for member in change.left]

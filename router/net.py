@@ -28,8 +28,6 @@ DEFER_ACCEPT_SECONDS = 1
 # Of usual announcements 40,000, each of which the kernel counts as 768 bytes: what comes in 0.4 s of a flood that the
 # source has yet to notice (discovery/quota.py). For others than root net.core.rmem_max may cut it.
 DATAGRAM_BUFFER_BYTES = 16 * 1024 * 1024
-# How long a unix socket's owner gets to answer "are you there"; a connect on this machine takes microseconds.
-PROBE_SECONDS = 1.0
 
 SIOCGIFCONF = 0x8912  # "all IPv4 addresses of this machine", netdevice(7)
 IFREQ_BYTES = 40 if struct.calcsize("P") == 8 else 32  # struct ifreq: a name of 16 bytes, then a union
@@ -101,7 +99,7 @@ def identity(sock: socket.socket) -> Identity | None:
     return _file_identity(bound_name(sock)) if _has_file(sock) else None
 
 
-def unlink_own(path: str, own: Identity) -> bool:
+def unlink_own(path: str | bytes, own: Identity) -> bool:
     """Remove the socket file at `path` if it is still the one that `identity` named; True when it did."""
     if _file_identity(path) != own:
         return False
@@ -249,8 +247,8 @@ def _refuse_connected(sock: socket.socket, fd: int) -> None:
     raise ValueError(f"descriptor {fd} is a connection, not a listening socket")
 
 
-def _bind_unix(sockaddr: str | bytes, kind: int, mode: int | None, owner: Owner | None) -> socket.socket:
-    path = sockaddr if isinstance(sockaddr, str) else None
+def _bind_unix(sockaddr: bytes, kind: int, mode: int | None, owner: Owner | None) -> socket.socket:
+    path = None if sockaddr.startswith(b"\0") else sockaddr  # an abstract one has no file
     if path is not None:
         _clear_stale(path, kind)
     sock = socket.socket(socket.AF_UNIX, kind)
@@ -261,7 +259,7 @@ def _bind_unix(sockaddr: str | bytes, kind: int, mode: int | None, owner: Owner 
     return sock
 
 
-def _give_away(path: str, mode: int | None, owner: Owner | None) -> None:
+def _give_away(path: bytes, mode: int | None, owner: Owner | None) -> None:
     """Owner and mode of a socket's file; a file that cannot have them is removed again."""
     try:
         if owner is not None:
@@ -279,7 +277,7 @@ def _has_file(sock: socket.socket) -> bool:
     return sock.family == socket.AF_UNIX and isinstance(sock.getsockname(), str)
 
 
-def _clear_stale(path: str, kind: int) -> None:
+def _clear_stale(path: bytes, kind: int) -> None:
     """Make way for a bind: remove a socket file that nobody serves. ValueError when it must stay."""
     try:
         found = os.lstat(path)
@@ -293,10 +291,10 @@ def _clear_stale(path: str, kind: int) -> None:
     unlink_own(path, (found.st_dev, found.st_ino))
 
 
-def _is_served(path: str, kind: int) -> bool:
+def _is_served(path: bytes, kind: int) -> bool:
     """Whether a process holds a unix socket; only a refused connect proves that none does."""
     with socket.socket(socket.AF_UNIX, kind) as probe:
-        probe.settimeout(PROBE_SECONDS)
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
@@ -308,7 +306,7 @@ def _is_served(path: str, kind: int) -> bool:
     return True
 
 
-def _file_identity(path: str) -> Identity | None:
+def _file_identity(path: str | bytes) -> Identity | None:
     try:
         found = os.lstat(path)
     except (OSError, ValueError):

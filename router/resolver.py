@@ -24,6 +24,8 @@ from router.uwsgi import printable
 
 RESOLVE_EVERY = 30.0  # seconds: what operators are used to as a short TTL; getaddrinfo does not tell the real one
 LOOK_EVERY = 1.0  # seconds between two looks at which names are due
+WARNINGS = 10  # a second
+DOUBTFUL = 4  # lookups at once of names whose last one failed: those may wait for their time-out again
 LOOKUPS = 8  # at once; fewer than the threads in which gevent runs them, so that others find one free
 
 # What getaddrinfo says where the name is known not to exist, or to have no address. Everything else may pass.
@@ -46,7 +48,9 @@ class Resolver:
         self.lookup = lookup
         self.clock = clock
         self.pool = Pool(LOOKUPS)
+        self.doubtful = 0  # lookups under way of names whose last one failed
         self.news = Event()
+        self.second = self.warnings = 0
 
     def notice(self, _address: str) -> None:
         """There is a new name in the table."""
@@ -60,23 +64,42 @@ class Resolver:
             self.news.clear()
 
     def turn(self) -> None:
-        """Begin the lookups that are due; waits only where too many are under way."""
+        """Begin the lookups that are due, new names first, as far as there is room for them. Never waits."""
         now = self.clock()
-        for address, name in [one for one in self.table.names.items() if one[1].due <= now]:
+        due = [(name.due, address) for address, name in self.table.names.items() if name.due <= now]
+        for _, address in sorted(due):
+            if self.pool.full():
+                return  # whichever lookup ends first is followed by the next turn
+            name = self.table.names[address]
+            if name.error and self.doubtful >= DOUBTFUL:
+                continue
             name.due = inf
+            self.doubtful += bool(name.error)
             self.pool.spawn(self._look_up, address, name)
 
     def _look_up(self, address: str, name: Name) -> None:
+        doubtful = bool(name.error)
         found, error = self._addresses(address)
+        self.doubtful -= doubtful
+        self.news.set()
         if self.table.names.get(address) is not name:  # it has been dropped meanwhile
             return
         if error and error != name.error:
             kept = f", its {len(name.addresses)} addresses stay" if found is None and name.addresses else ""
-            log.warning("%s: %s%s", printable(address), error, kept)
+            self._warn(f"{printable(address)}: {error}{kept}")
         name.error = error
         name.due = self.clock() + RESOLVE_EVERY
         if found is not None:
             self.table.resolve(address, found)
+
+    def _warn(self, text: str) -> None:
+        """A line, of which there are `WARNINGS` a second at most: names come from strangers."""
+        second = int(self.clock())
+        if second != self.second:
+            self.second, self.warnings = second, 0
+        self.warnings += 1
+        if self.warnings <= WARNINGS:
+            log.warning("%s", text)
 
     def _addresses(self, address: str) -> tuple[list[str] | None, str]:
         """The numeric addresses, None where that cannot be told; and what is wrong, "" for nothing."""

@@ -63,7 +63,9 @@ class Sockets:
         """The addresses of an option, with each name of passed sockets replaced by their descriptors."""
         if option in self.options.defaulted and (free := [one for one in self._unclaimed() if one.kind == kind]):
             return [f"fd://{one.fd}" for one in free]
-        return [fd for address in addresses for fd in self._named(address, kind)]
+        found = [one for address in addresses for one in self._named(address, kind)]
+        # A descriptor may be named by its number and by its name; an address with port 0 is another one each time.
+        return [one for at, one in enumerate(found) if not one.startswith("fd://") or one not in found[:at]]
 
     def _unclaimed(self) -> list[Passed]:
         """What systemd passed and no option names."""
@@ -107,6 +109,8 @@ class Sockets:
         if isinstance(local, Inherited) and isinstance(local.which, int):
             if local.which in self.own:  # it was free when we were started, and the kernel gave it to us
                 raise AddressError(address, f"descriptor {local.which} is not open", "cannot bind ")
+            if local.which in self.used:
+                raise AddressError(address, f"descriptor {local.which} has a use already", "cannot bind ")
             self.used.add(local.which)
         listener = net.bind(
             address,

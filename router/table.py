@@ -22,7 +22,8 @@ from router.node import Node
 from router.pool import Member, Pool
 
 UNLIMITED = 2**63
-MOST_ADDRESSES = 256  # of one host name
+MOST_ADDRESSES = 16  # of one host name
+MOST_NAMED = 20_000  # members by host names: each node may be as many as its name has addresses
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Change:
 
     key: str
     source: str
+    name: str = ""  # the address with a host name that stands for others now; "" where a source has spoken
     opened: bool = False
     closed: bool = False
     joined: list[Member] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Table:
         self.feeds: list[Feed] = []
         self.names: dict[str, Name] = {}  # by the announced address, `app.internal:3031`
         self.named: dict[str, dict[str, None]] = {}  # key → those of `names` that stand in its nodes
+        self.named_members = 0
         self.on_change = on_change
         self.on_health = on_health
         self.on_name = on_name
@@ -132,7 +135,7 @@ class Table:
         before, known.addresses = known.addresses, tuple(dict.fromkeys(addresses))[:MOST_ADDRESSES]
         for key in list(known.keys):
             said_by = next(feed.source for feed in self.feeds if name in feed.slices.get(key, ()))
-            self._merge(key, dict.fromkeys((*before, *known.addresses)), said_by)
+            self._merge(Change(key, said_by, name), dict.fromkeys((*before, *known.addresses)))
 
     def expect_name(self, address: str) -> None:
         """A feed is about to say something of this address with a host name, which nobody has said before."""
@@ -148,7 +151,7 @@ class Table:
         targets: dict[str, None] = {}
         for address in addresses:
             targets.update(dict.fromkeys(self._follow(key, address)))
-        self._merge(key, targets, source)
+        self._merge(Change(key, source), targets)
 
     def _follow(self, key: str, address: str) -> tuple[str, ...]:
         """What `address` stands for; if it holds a host name, its use by `key` begins or ends here."""
@@ -184,9 +187,9 @@ class Table:
                     return replace(said[name], address=address, host=name)
         return None
 
-    def _merge(self, key: str, addresses: Iterable[str], source: str) -> None:
-        """Bring the members of `key` at these numeric addresses in line with what the slices say now."""
-        change = Change(key, source)
+    def _merge(self, change: Change, addresses: Iterable[str]) -> None:
+        """Bring the members of a key at these numeric addresses in line with what the slices say now."""
+        key = change.key
         pool = self.pools.get(key)
         for address in addresses:
             node = self._described(key, address)
@@ -195,6 +198,9 @@ class Table:
                 if member is not None:
                     change.left.append(self._leave(member))
             elif member is None:
+                if node.host and self.named_members >= MOST_NAMED:
+                    self.names[node.host].error = f"{MOST_NAMED} nodes are there by host names, and this is one more"
+                    continue  # the next lookup may find room
                 if pool is None:
                     pool = self.pools[key] = Pool(key, node.algorithm, self.randrange)
                     change.opened = True
@@ -203,6 +209,7 @@ class Table:
                 if member.node != node:
                     change.changed.append(member)
                     pool.stale = True  # type: ignore[union-attr]  # a member has a pool
+                self.named_members += bool(node.host) - bool(member.node.host)
                 member.node = node
         if pool is not None and not pool.members:
             del self.pools[key]
@@ -218,6 +225,7 @@ class Table:
             endpoint = self.endpoints[node.address] = Endpoint(node.address, target.family, target.sockaddr)
         member = pool.members[node.address] = Member(pool, endpoint, node)
         endpoint.members.add(member)
+        self.named_members += bool(node.host)
         pool.stale = True
         return member
 
@@ -226,6 +234,7 @@ class Table:
         del member.pool.members[endpoint.address]
         member.pool.stale = True
         endpoint.members.discard(member)
+        self.named_members -= bool(member.node.host)
         if not endpoint.members:
             # Requests in flight hold on to it; a node that comes back later starts from zero with a new one.
             del self.endpoints[endpoint.address]

@@ -213,7 +213,9 @@ DIFFERENCES = (
         VIEWS,
         "The fields of 2.0, or of 2.1.",
         "Those of both, and beside uWSGI's names: `routers` (a process each), `complaints` (what went wrong with "
-        "requests, by kind), `sources` (nodes, errors, dropped entries by reason).",
+        "requests, by kind), `sources` (nodes, errors, dropped entries by reason), `hosts` (names and their "
+        "addresses), `workers` and `listen_queue` (the router processes, as uwsgitop reads workers), `warming` and "
+        "`waiting`; a node has `host`, the name that it was announced by.",
         "Tools find what they look for, whichever version they were written for.",
     ),
     Difference(
@@ -354,5 +356,48 @@ DIFFERENCES = (
         "only, and binds anything else to 255.255.255.255.",
         "Both work everywhere. Log and stats show each address that a name has; in the stats `host` is the name.",
         "Workers in containers are known by name.",
+    ),
+    Difference(
+        "passed-sockets",
+        CONFIGURATION,
+        "The fastrouter takes no socket from systemd but by `fd://N`.",
+        "`fd://NAME` is what systemd passed under that name. Where no address is given, the sockets that it passed "
+        "serve: streams for requests, datagrams for announcements.",
+        "A unit names its sockets once.",
+        test="test_sockets.py::test_where_no_address_was_given_what_no_option_names_is_used",
+    ),
+    Difference(
+        "quota",
+        SUBSCRIPTIONS,
+        "Announcements are taken from everybody, as many as come.",
+        "A port may announce 1,000 times a second, its host 4,000 times (`subscription-quota`). Who goes on is not "
+        "heard for a while, and the kernel drops what it says.",
+        "A flood delayed requests, and other workers' announcements were lost.",
+        test="test_end_to_end_flood.py::test_a_flood_from_one_address_harms_nobody_else",
+    ),
+    Difference(
+        "most-nodes",
+        SUBSCRIPTIONS,
+        "Every key and node is kept.",
+        "50,000 keys and as many nodes of one source (`max-keys`, `max-nodes`), 1,000 host names, 250 of one sender. "
+        "What is more is dropped and counted.",
+        "60,000 flooded keys took 60 MB.",
+        test="test_end_to_end_flood.py::test_floods_from_many_addresses_end_at_the_limits",
+    ),
+    Difference(
+        "notify",
+        SUBSCRIPTIONS,
+        "`notify` is the path of a unix datagram socket.",
+        "An abstract `@name` and a numeric `ip:port` as well.",
+        "A worker in a container shares no path with its router.",
+        test="test_ack.py::test_a_numeric_host_and_port_is_told",
+    ),
+    Difference(
+        "multicast",
+        SUBSCRIPTIONS,
+        "A subscription server in a multicast group hears what is sent to its port by any address.",
+        "It hears what is sent to the group, and several routers of one machine may be in it.",
+        "On a port that is shared, one router would take what was meant for another.",
+        test="test_subscription.py::test_what_is_sent_to_a_multicast_group_is_heard",
     ),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from announced import NODE, UNSUBSCRIBE, Announced, packet
 from discovery.ack import MOST_PATH_BYTES, acknowledge
 from router.address import AddressError
+from servers import TESTS
 
 ACK = f"[subscription ack] foo.com => new node: {NODE}".encode()
 
@@ -182,3 +185,25 @@ def test_with_the_senders_address_it_is_told_that_one(path: str) -> None:
 def test_a_host_name_is_refused_without_a_lookup() -> None:
     with pytest.raises(AddressError, match="a host name"):
         acknowledge("localhost:2626", "foo.com", NODE)
+
+
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+
+import socket, sys
+from announced import Announced, packet
+
+path = sys.argv[1]
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full, Announced() as announced:
+    full.bind(path)
+    for number in range(40):
+        announced.take(packet(key=f"{number}.com", notify=path))
+    print(len(announced.table.pools), announced.feed.rejected["no acknowledgement"] > 0)
+"""
+
+
+def test_in_the_supervisor_where_sockets_are_gevents_a_full_queue_is_counted_as_well(path: str) -> None:
+    argv, env = [sys.executable, "-c", PATCHED, path], {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, env=env)
+    assert done.stdout == "40 True\n", done

@@ -49,13 +49,13 @@ COMMON = [
     ("@é", Unix(b"\0\xc3\xa9\0")),
     ("@\udcff", Unix(b"\0\xff\0")),
     ("@" + "x" * 106, Unix(b"\0" + b"x" * 106 + b"\0")),
-    ("/run/app.sock", Unix("/run/app.sock")),
-    ("/run/a:b.sock", Unix("/run/a:b.sock")),
-    ("/run/[::1]:80", Unix("/run/[::1]:80")),
-    ("/run/192.*:0", Unix("/run/192.*:0")),
-    ("app.sock", Unix("app.sock")),
-    ("/" + "x" * 106, Unix("/" + "x" * 106)),
-    ("/run/\udcff.sock", Unix("/run/\udcff.sock")),
+    ("/run/app.sock", Unix(b"/run/app.sock")),
+    ("/run/a:b.sock", Unix(b"/run/a:b.sock")),
+    ("/run/[::1]:80", Unix(b"/run/[::1]:80")),
+    ("/run/192.*:0", Unix(b"/run/192.*:0")),
+    ("app.sock", Unix(b"app.sock")),
+    ("/" + "x" * 106, Unix(b"/" + b"x" * 106)),
+    ("/run/\udcff.sock", Unix(b"/run/\xff.sock")),
 ]
 
 # What is wrong with both.
@@ -185,9 +185,9 @@ TO_BIND = [
     [
         *COMMON,
         (":3031", Inet(V4, ("127.0.0.1", 3031))),
-        ("3031", Unix("3031")),
-        ("=0", Unix("=0")),
-        ("127.0.0.1", Unix("127.0.0.1")),
+        ("3031", Unix(b"3031")),
+        ("=0", Unix(b"=0")),
+        ("127.0.0.1", Unix(b"127.0.0.1")),
     ],
 )
 def test_where_a_worker_listens(text: str, meaning: object) -> None:
@@ -326,7 +326,9 @@ def test_a_socket_is_named_as_it_would_be_written(sockaddr: object, name: str) -
 @settings(deadline=None)
 @given(
     st.ip_addresses().flatmap(lambda ip: st.tuples(st.just(str(ip)), st.integers(1, 65535)))
-    | st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20).map("/{}".format)
+    | st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20).map(
+        lambda name: f"/{name}".encode()
+    )
     | st.binary(min_size=1, max_size=106).filter(lambda name: b"\0" not in name).map(b"\0%b\0".__mod__)
 )
 def test_a_name_is_understood_as_the_socket_that_it_was_made_of(sockaddr: Any) -> None:

@@ -42,6 +42,19 @@ def test_other_sources_are_logged_as_deltas(caplog: pytest.LogCaptureFixture) ->
     ]
 
 
+def test_what_a_host_name_takes_away_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gfrouter")
+    table = Table(on_change=log_change)
+    table.feed("subscription").announce("foo.com", Node("app.lan:3031"))
+    table.resolve("app.lan:3031", ["10.0.0.1:3031", "10.0.0.2:3031"])
+    caplog.clear()
+    table.resolve("app.lan:3031", ["10.0.0.2:3031", "10.0.0.3:3031"])
+    assert lines(caplog) == [
+        f"[uwsgi-subscription for pid {PID}] foo.com => new node: 10.0.0.3:3031",
+        "foo.com - 10.0.0.1:3031 (app.lan:3031)",
+    ]
+
+
 def test_a_line_break_in_a_key_forges_no_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gfrouter")
     feed = Table(on_change=log_change).feed("subscription")

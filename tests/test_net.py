@@ -387,13 +387,13 @@ def test_a_socket_has_its_owner_and_mode_before_it_listens(short: Path, monkeypa
     """Nobody gets in while the file is still the old owner's."""
     seen = []
 
-    def chmod(path: str, mode: int) -> None:
+    def chmod(path: bytes, mode: int) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             seen.append((path, client.connect_ex(path)))
 
     monkeypatch.setattr(os, "chmod", chmod)
     with bound(str(short / "s"), mode=0o660):
-        assert seen == [(str(short / "s"), errno.ECONNREFUSED)]
+        assert seen == [(bytes(short / "s"), errno.ECONNREFUSED)]
 
 
 def test_an_owner_that_may_not_be_given_is_said_and_leaves_no_file(short: Path) -> None:
@@ -405,7 +405,7 @@ def test_an_owner_that_may_not_be_given_is_said_and_leaves_no_file(short: Path) 
 
 
 def test_a_mode_that_cannot_be_given_is_said_and_leaves_no_file(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def chmod(path: str, mode: int) -> None:
+    def chmod(path: bytes, mode: int) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     path = str(short / "s")

@@ -14,7 +14,7 @@ import pytest
 
 from router import kernel, stats
 from router.node import Node
-from router.resolver import LOOK_EVERY, LOOKUPS, RESOLVE_EVERY, Resolver
+from router.resolver import DOUBTFUL, LOOK_EVERY, LOOKUPS, RESOLVE_EVERY, WARNINGS, Resolver
 from router.table import Table
 from scripted import wait_for
 
@@ -269,6 +269,41 @@ def test_more_of_them_hold_up_other_names_and_nothing_else(slow: Slow) -> None:
     wait_for(lambda: slow.addresses() == ["10.0.0.1:3031"], "the other name", sleep=gevent.sleep)
     assert sorted(slow.asked) == sorted([*hosts, "app.lan"])
     running.kill()
+
+
+def test_names_whose_lookup_failed_leave_room_for_the_others(slow: Slow) -> None:
+    hosts = [f"slow{number}.lan" for number in range(2 * LOOKUPS)]
+    slow.says = {"app.lan": ["10.0.0.1"], **dict.fromkeys(hosts, socket.gaierror(socket.EAI_AGAIN, "later"))}
+    slow.going_on.set()
+    slow.feed.set("slow.com", [Node(f"{host}:3031") for host in hosts])
+    for _ in range(2):
+        slow.turn()
+    assert {name.error for name in slow.table.names.values()} == {f"cannot resolve {host}: later" for host in hosts}
+    slow.going_on.clear()
+    slow.now += 30
+    slow.resolver.turn()
+    assert len(slow.resolver.pool) == slow.resolver.doubtful == DOUBTFUL
+    slow.feed.announce("foo.com", Node(APP))
+    slow.resolver.turn()
+    gevent.sleep(0)
+    assert slow.addresses() == ["10.0.0.1:3031"]
+    slow.going_on.set()
+    slow.resolver.pool.join()
+    assert slow.resolver.doubtful == 0
+
+
+def test_strangers_names_fill_no_log(names: Names, caplog: pytest.LogCaptureFixture) -> None:
+    hosts = [f"app{number}.lan" for number in range(2 * WARNINGS)]
+    names.says = {host: socket.gaierror(socket.EAI_NONAME, "unknown") for host in hosts}
+    names.feed.set("foo.com", [Node(f"{host}:3031") for host in hosts])
+    for _ in range(10):
+        names.turn()
+    assert len(names.asked) == 2 * WARNINGS and len(caplog.messages) == WARNINGS
+    names.now += 1
+    names.says["late.lan"] = socket.gaierror(socket.EAI_NONAME, "unknown")
+    names.feed.announce("foo.com", Node("late.lan:3031"))
+    names.turn()
+    assert caplog.messages[-1] == "late.lan:3031: cannot resolve late.lan: unknown"
 
 
 def test_run_looks_up_a_new_name_long_before_its_next_look(names: Names) -> None:

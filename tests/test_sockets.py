@@ -249,6 +249,15 @@ def test_a_number_that_the_kernel_gave_to_a_socket_of_ours_was_not_passed() -> N
     assert refusal([], {"listen": listen}) == f"cannot bind 'fd://{free}': descriptor {free} is not open"
 
 
+def test_a_descriptor_has_one_use_and_is_one_listener_by_whatever_name() -> None:
+    with from_systemd(("web", STREAM)) as passed:
+        (web,) = passed
+        with asked(passed, listen=(f"fd://{web.fd}", "fd://web")) as sockets:
+            assert [len(slot) for slot in sockets.listeners()] == [1]
+        twice = {"listen": (f"fd://{web.fd}",), "stats": f"fd://{web.fd}"}
+        assert refusal(passed, twice) == f"cannot bind 'fd://{web.fd}': descriptor {web.fd} has a use already"
+
+
 def test_what_can_be_one_socket_only_is_not_given_two() -> None:
     with from_systemd(("web", STREAM), ("web", STREAM)) as passed:
         message = "cannot bind 'fd://web': 2 sockets have that name, and there can be only one"

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from announced import NODE, SUBSCRIBE, UNIX_SECONDS, UNSUBSCRIBE, Announced, packet
 from discovery.announcement import LARGEST_DATAGRAM, parse_announcement
-from discovery.subscription import BATCH, Settings, Subscription, parse_url
+from discovery.settings import Settings, parse_url
+from discovery.subscription import BATCH, NAMES, Subscription
 from router.address import AddressError
 from router.node import Node
 from router.source import Source
@@ -537,3 +538,34 @@ def test_a_real_workers_packets_are_read_field_by_field() -> None:
     assert len(datagram) == packet_size(datagram)
     assert (said.subscribe, said.key, said.address, said.cores) == (True, "foo.com", worker.address, 6)
     assert (said.modifier1, said.modifier2, said.unix, said.sign, said.vassal) == (0, 0, 0, b"", "")
+
+
+def test_one_sender_brings_so_many_host_names_at_most(announced: Announced) -> None:
+    """They are looked up again and again, and the table keeps so many of all senders together."""
+    for number in range(NAMES + 3):
+        announced.take(packet(key=f"{number}.com", address=f"app{number}.lan:3031"))
+    assert announced.feed.rejected == {"too many host names": 3}
+    announced.take(packet(key="by-number.com"))
+    assert announced.addresses("by-number.com") == [NODE]
+    other = announced.another("127.0.0.9")
+    other.send(packet(key="other.com", address="other.lan:3031"))
+    announced.take()
+    assert "other.lan:3031" in announced.feed.slices["other.com"]
+    announced.take(packet(UNSUBSCRIBE, key="0.com", address="app0.lan:3031"))
+    announced.take(packet(key="again.com", address="again.lan:3031"))
+    assert "again.lan:3031" in announced.feed.slices["again.com"], "one has left"
+    announced.idle(17 + 10)  # so many turns as that takes
+    assert announced.source._names == {} and announced.source._named == {}
+
+
+def test_a_senders_path_forges_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Announced(f"unix://{tmp_path}/s") as announced, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.bind(str(tmp_path / "x\nforged"))
+        sender.sendto(b"nonsense", str(tmp_path / "s"))
+        announced.take()
+        assert "forged" in caplog.text and not any("\n" in message for message in caplog.messages)
+
+
+def test_an_algorithm_of_thousands_of_bytes_is_not_kept(announced: Announced) -> None:
+    announced.take(packet(algo="x" * 3000))
+    assert [len(node.algorithm) for node in announced.nodes()] == [16]

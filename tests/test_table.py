@@ -322,14 +322,37 @@ def test_resolving_an_unknown_name_is_nothing(recorded: Recorded) -> None:
     assert (recorded.table.names, recorded.table.endpoints, recorded.changes) == ({}, {}, [])
 
 
-def test_an_announcement_revives_every_address_of_its_name(recorded: Recorded) -> None:
+@pytest.mark.parametrize(("addresses", "then"), [([ONE], [LIVE]), ([ONE, TWO], [OUT, OUT])])
+def test_an_announcement_revives_the_only_address_of_its_name(
+    recorded: Recorded, addresses: list[str], then: list[int]
+) -> None:
+    """Of several nobody knows which one has spoken, and a dead one must not come back for its neighbour's word."""
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(APP))
-    recorded.table.resolve(APP, [ONE, TWO])
+    recorded.table.resolve(APP, addresses)
     for endpoint in recorded.table.endpoints.values():
         recorded.table.fail(endpoint, out_until=30.0)
     feed.announce("foo.com", Node(APP))
-    assert [endpoint.state for endpoint in recorded.table.endpoints.values()] == [LIVE, LIVE]
+    assert [endpoint.state for endpoint in recorded.table.endpoints.values()] == then
+
+
+def test_so_many_members_are_there_by_host_names_at_most(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.table.MOST_NAMED", 5)
+    feed = recorded.table.feed("subscription")
+    for number in range(4):
+        feed.announce(f"{number}.com", Node(APP))
+    feed.announce("0.com", Node("10.0.0.9:1"))
+    addresses = [ONE, TWO]
+    recorded.table.resolve(APP, addresses)
+    members = [member for pool in recorded.table.pools.values() for member in pool.members.values()]
+    assert sum(bool(member.node.host) for member in members) == recorded.table.named_members == 5
+    assert "host names" in recorded.table.names[APP].error
+    feed.withdraw("0.com", APP)
+    recorded.table.resolve(APP, addresses)
+    assert recorded.table.named_members == 5, "the next lookup fills the room"
+    for number in range(4):
+        feed.withdraw(f"{number}.com", APP)
+    assert recorded.table.named_members == 0 and recorded.table.nodes("0.com") == [Node("10.0.0.9:1")]
 
 
 def test_an_announcement_of_a_name_describes_all_its_nodes_anew(recorded: Recorded) -> None:

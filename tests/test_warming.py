@@ -107,6 +107,13 @@ def test_a_head_of_many_pieces_and_bytes_behind_it_wait_as_well() -> None:
         assert node.connections[0].body == b"abcde"
 
 
+def test_no_request_waits_longer_than_its_time_limit() -> None:
+    with OneRouter(timeout=1) as router:
+        router.table({}, warming=LONG)
+        assert ask(router.address, GET) == b""
+        assert router.wait_idle()["complaints"] == {"timeout": 1}
+
+
 def test_known_keys_are_served_and_dead_ones_refused_meanwhile() -> None:
     dead = refused_address()
     with OneRouter() as router, ScriptedNode() as node:
