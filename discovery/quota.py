@@ -6,8 +6,8 @@ host may have 2**64 addresses, so its network has a quota as well; but as others
 
 Reading a datagram only to drop it costs 3 to 7 µs, and while a flood fills the socket's buffer the kernel drops what
 others say. So who goes on when its quota is spent is blocked by a classic BPF filter on the socket (SO_ATTACH_FILTER,
-which needs no privilege): its datagrams cost us nothing then and take no room. That ends after BLOCK_S, and lasts twice
-as long each time that the flood goes on. Where the kernel refuses filters, dropping by hand remains.
+which needs no privilege): its datagrams cost us nothing then and take no room. That ends after BLOCK_S; for a socket it
+lasts twice as long each time that its flood goes on. Where the kernel refuses filters, dropping by hand remains.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 # Times the quota of one socket, as a host has many workers. At the default quota and tolerance a host that floods from
-# ever new ports keeps HOST_FACTOR * BURST_S * 1,000 * 17 / BLOCK_S = 14,000 nodes alive, a quarter of what is kept,
-# and fewer when it is blocked for longer.
+# ever new ports keeps HOST_FACTOR * BURST_S * 1,000 * 17 / BLOCK_S = 14,000 nodes alive, a quarter of what is kept.
 HOST_FACTOR = 4
 NETWORK_FACTOR = 16  # the same for a /64 of IPv6
 BURST_S = 1.0  # a quiet sender has saved up so many seconds' worth: a machine that starts announces all it has at once
@@ -124,7 +123,8 @@ class Quota:
         bucket = self.buckets[sender]  # it has just been used, so nobody has taken its place
         if now >= bucket.forgiven:
             bucket.blocks = 0
-        seconds = min(BLOCK_S * 2**bucket.blocks, LONGEST_BLOCK_S)
+        # A host's other senders, whom the block hits as well, are heard again soon after its flood has ended.
+        seconds = min(BLOCK_S * 2**bucket.blocks, LONGEST_BLOCK_S) if sender[1] else BLOCK_S
         bucket.blocks += 1
         bucket.forgiven = now + seconds + LONGEST_BLOCK_S
         return seconds

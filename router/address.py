@@ -102,6 +102,8 @@ def parse_node(text: str) -> Node:
         port = found.sockaddr[1] if isinstance(found, Inet) else found.port if isinstance(found, HostName) else None
         if port == 0:
             raise ValueError("port 0 is out of range (1 to 65535)")
+        if isinstance(found, Inet) and is_group(found):
+            raise ValueError("nobody can connect to a multicast or broadcast address")
     except ValueError as error:
         raise AddressError(text, str(error)) from None
     return found
@@ -129,6 +131,12 @@ def parse_local(text: str) -> Local:
         return _parse(text, any_host="0.0.0.0")
     except ValueError as error:
         raise AddressError(text, str(error)) from None
+
+
+def is_group(inet: Inet) -> bool:
+    """Whether it is no single host's: multicast, or broadcast and what is reserved above it."""
+    first = socket.inet_pton(inet.family, inet.sockaddr[0])[0]
+    return first >= 224 if inet.family == socket.AF_INET else first == 0xFF
 
 
 def name_of(sockaddr: Any) -> str:

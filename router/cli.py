@@ -21,6 +21,7 @@ from router.sockets import Sockets
 from router.source import Source
 from router.supervisor import Supervisor
 from router.systemd import passed_sockets
+from router.uwsgi import printable
 
 SOURCES = "gfrouter.discovery"  # the entry-point group; each entry is called with a URL and returns a Source
 
@@ -66,13 +67,13 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
         log.warning("a queue of %d is more than the kernel allows (net.core.somaxconn): %d", options.backlog, backlog)
     sockets = Sockets(options, stack, passed_sockets(os.environ, os.getpid()))
     listeners = sockets.listeners()
-    names = [net.bound_name(listener) for listener in listeners[0]]
+    names = [printable(net.bound_name(listener)) for listener in listeners[0]]
     for name, listener in zip(names, listeners[0], strict=True):
         log.info("uWSGI fastrouter bound on %s fd %d", name, listener.fileno())
     sources = [subscription(server, options) for server in sockets.subscription_servers()]
     stats_listener = sockets.stats()
     if stats_listener is not None:
-        where, fd = net.bound_name(stats_listener), stats_listener.fileno()
+        where, fd = printable(net.bound_name(stats_listener)), stats_listener.fileno()
         log.info("*** fastrouter stats server enabled on %s fd: %d ***", where, fd)
     announcing = [source.address for source in sources]
     if "listen" in options.defaulted:

@@ -125,19 +125,28 @@ class Feed:
             self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
         elif self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
             self.reject("too many nodes", f"{self.max_nodes} are kept, and {address!r} would be one more")
-        elif address in table.endpoints or address in table.names:
-            return True
         else:
-            try:
-                if not isinstance(parse_node(address), HostName):
-                    return True
-                if len(table.names) < MOST_NAMES:
-                    table.expect_name(address)  # now, as one verb may bring many; it is used as soon as they are in
-                    return True
-                self.reject("too many host names", f"{MOST_NAMES} are kept, and {address!r} would be one more")
-            except AddressError as error:
-                self.reject("bad node address", str(error))
+            return address in table.endpoints or address in table.names or self._admits_address(address)
         return False
+
+    def _admits_address(self, address: str) -> bool:
+        """The same of an address that is new to the table."""
+        table = self._table
+        try:
+            target = parse_node(address)
+        except AddressError as error:
+            self.reject("bad node address", str(error))
+            return False
+        if not isinstance(target, HostName):
+            if table.is_own(address):
+                self.reject("own address", f"{address!r} is where the router itself listens")
+                return False
+        elif len(table.names) >= MOST_NAMES:
+            self.reject("too many host names", f"{MOST_NAMES} are kept, and {address!r} would be one more")
+            return False
+        else:
+            table.expect_name(address)  # now, as one verb may bring many; it is used as soon as they are in
+        return True
 
     def _store(self, key: str, nodes: Iterable[Node]) -> None:
         said: dict[str, Node] = {}

@@ -15,11 +15,23 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from router.address import AddressError, HostName, Inet, Inherited, Prefix, Shared, Unix, name_of, parse_local
+from router.address import (
+    AddressError,
+    HostName,
+    Inet,
+    Inherited,
+    Prefix,
+    Shared,
+    Unix,
+    is_group,
+    name_of,
+    parse_local,
+    parse_node,
+)
 
 # Longer than any burst that a load test showed worth queueing; the kernel cuts at net.core.somaxconn anyway.
 DEFAULT_BACKLOG = 4096
@@ -92,6 +104,38 @@ def bind(
 def bound_name(sock: socket.socket) -> str:
     """Where a socket is bound, as a worker or nginx would write it: `127.0.0.1:3031`, the path or `@name`."""
     return name_of(sock.getsockname())
+
+
+def listens_at(listeners: Iterable[socket.socket]) -> Callable[[str], bool]:
+    """A function that says of a numeric node's address whether one of these sockets listens there.
+
+    What is bound to any address listens at every one of this machine.
+    """
+    places: set[Any] = set()
+    for listener in listeners:
+        name = listener.getsockname()
+        places.add(name[:2] if isinstance(name, tuple) else os.path.abspath(os.fsencode(name)))
+
+    def is_own(address: str) -> bool:
+        target = parse_node(address)
+        if isinstance(target, Unix):
+            return os.path.abspath(target.sockaddr) in places
+        assert isinstance(target, Inet)
+        host, port = target.sockaddr[:2]
+        if (host, port) in places or (host == "0.0.0.0" and ("127.0.0.1", port) in places):
+            return True
+        return (("0.0.0.0", port) in places or ("::", port) in places) and _is_local(target.family, host)
+
+    return is_own
+
+
+def _is_local(family: int, host: str) -> bool:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
 
 
 def identity(sock: socket.socket) -> Identity | None:
@@ -168,6 +212,8 @@ def _closed_on_error(sock: socket.socket) -> Iterator[None]:
 
 
 def _bind_inet(family: int, sockaddr: Any, kind: int, set_up: Callable[[socket.socket], None]) -> socket.socket:
+    if kind == socket.SOCK_STREAM and is_group(Inet(family, sockaddr)):
+        raise ValueError("nobody can connect to a multicast or broadcast address")
     sock = socket.socket(family, kind)
     with _closed_on_error(sock):
         set_up(sock)

@@ -20,7 +20,7 @@ import gevent
 import gevent.event
 import gevent.subprocess
 
-from router import kernel, stats
+from router import kernel, net, stats
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.feed import Feed
@@ -57,7 +57,12 @@ class Supervisor:
         self.listeners = listeners
         self.sources = sources
         self.log_fd = log_fd
-        self.table = Table(on_change=self.on_change, on_health=self.on_health, on_spoken=self.on_spoken)
+        self.table = Table(
+            on_change=self.on_change,
+            on_health=self.on_health,
+            on_spoken=self.on_spoken,
+            is_own=net.listens_at(chain.from_iterable(listeners)),
+        )
         self.resolver = Resolver(self.table)
         self.table.on_name = self.resolver.notice
         self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in sources]

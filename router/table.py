@@ -54,7 +54,8 @@ class Table:
     """Key → `Pool`, address → `Endpoint`, and the host names that stand for addresses.
 
     `on_change` hears of membership, `on_health` of endpoints' states, `on_name` of each new host name, `on_spoken` of
-    each source that has given all that it can see, for the first time.
+    each source that has given all that it can see, for the first time. `is_own` says of a numeric address whether the
+    router itself listens there: a node there would send each request round and round.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Table:
         on_health: Callable[[Endpoint], None] = lambda endpoint: None,
         on_name: Callable[[str], None] = lambda address: None,
         on_spoken: Callable[[Feed], None] = lambda feed: None,
+        is_own: Callable[[str], bool] = lambda address: False,
         randrange: Callable[[int], int] = randrange,
     ) -> None:
         self.pools: dict[str, Pool] = {}
@@ -77,6 +79,7 @@ class Table:
         self.on_health = on_health
         self.on_name = on_name
         self.on_spoken = on_spoken
+        self.is_own = is_own
         self.randrange = randrange
 
     def feed(self, source: str, max_keys: int = UNLIMITED, max_nodes: int = UNLIMITED) -> Feed:
@@ -132,7 +135,8 @@ class Table:
         known = self.names.get(name)
         if known is None:
             return
-        before, known.addresses = known.addresses, tuple(dict.fromkeys(addresses))[:MOST_ADDRESSES]
+        others = [address for address in dict.fromkeys(addresses) if not self.is_own(address)]
+        before, known.addresses = known.addresses, tuple(others[:MOST_ADDRESSES])
         for key in list(known.keys):
             said_by = next(feed.source for feed in self.feeds if name in feed.slices.get(key, ()))
             self._merge(Change(key, said_by, name), dict.fromkeys((*before, *known.addresses)))

@@ -174,7 +174,8 @@ DIFFERENCES = (
         "TERM and HUP reload, cutting requests; INT and QUIT stop at once.",
         "TERM, INT and QUIT stop after what is in flight, within `drain-timeout` (30 s); a second one ends at once. "
         "HUP stops and starts anew, within the same process.",
-        "A stop or a deployment costs no request, and TERM is what service managers send.",
+        "A stop costs no request that was accepted, and TERM is what service managers send. While HUP starts anew, "
+        "connections are refused for a moment, unless the sockets were passed by systemd.",
     ),
     Difference(
         "cheap",
@@ -356,6 +357,14 @@ DIFFERENCES = (
         "only, and binds anything else to 255.255.255.255.",
         "Both work everywhere. Log and stats show each address that a name has; in the stats `host` is the name.",
         "Workers in containers are known by name.",
+    ),
+    Difference(
+        "own-address",
+        SUBSCRIPTIONS,
+        "A node may be announced at the router's own address; a request for it goes round until descriptors run out.",
+        "Dropped, counted and logged.",
+        "A container that knows only its port, `:3031`, is taken for the router's machine.",
+        test="test_end_to_end_subscriptions.py::test_a_node_at_the_routers_own_address_is_dropped",
     ),
     Difference(
         "passed-sockets",

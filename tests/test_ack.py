@@ -129,7 +129,7 @@ TROUBLES = {
     "@": "'@': the name of the abstract socket is missing after the @",
     "/" + "x" * 107: "the middle is left out: a unix socket's path of 108 bytes, but 107 is the limit",
     "/run/\0/x": "'/run/\\x00/x': the address has a NUL byte inside",
-    "255.255.255.255:9": "[Errno 13] Permission denied",
+    "255.255.255.255:9": "'255.255.255.255:9': nobody can connect to a multicast or broadcast address",
 }
 
 

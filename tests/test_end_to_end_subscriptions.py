@@ -199,3 +199,19 @@ def test_a_flood_costs_no_request_and_no_announcement_of_others(router: Router) 
         others = {f"{number}.others.com" for number in range(50)}
         wait_for(lambda: others <= set(keys(router)), "all others")
         assert len(keys(router)) < 8000, "no more than its quota of 4 seconds and what it had saved up"
+
+
+@pytest.mark.parametrize("form", ["as bound", "port", "any", "path", "name"])
+def test_a_node_at_the_routers_own_address_is_dropped(form: str, tmp_path: Path) -> None:
+    """Each request for it would be sent round until descriptors run out."""
+    path = str(tmp_path / "r")
+    with Router("--listen", path) as router, ScriptedNode() as node:
+        port = router.address.rpartition(":")[2]
+        own = {"as bound": router.address, "port": f":{port}", "any": f"0.0.0.0:{port}", "path": path}
+        announce(router.subscriptions, "loop.com", own.get(form, f"localhost:{port}"))
+        announce(router.subscriptions, "foo.com", node.address)
+        router.wait_for_nodes("foo.com", 1)
+        assert ask(router.address, request("loop.com")) == b""
+        assert ask(router.address, GET) == HELLO
+        assert not router.pool("loop.com")
+        assert rejected(router) == ({} if form == "name" else {"own address": 1})

@@ -340,7 +340,7 @@ def unreachable(kind: str, tmp_path: Path) -> str:
     if kind == "missing unix socket":
         return str(tmp_path / "missing.sock")
     assert kind == "unreachable"
-    return "255.255.255.255:9"
+    return "[fe80::1]:9"
 
 
 @pytest.mark.parametrize("kind", ["refused", "missing unix socket", "unreachable"])

@@ -646,3 +646,18 @@ def test_a_failed_bind_leaves_no_descriptor_open(short: Path) -> None:
             for address in (net.bound_name(listener), path, ELSEWHERE, "[::2]:0", unbound, f"fd://{file.fileno()}"):
                 refusal(address)
             assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_listener_on_every_address_listens_at_each_of_this_machine_and_at_no_other() -> None:
+    with bound("0.0.0.0:0") as listener, bound("[::1]:0") as six:
+        port, port6 = listener.getsockname()[1], six.getsockname()[1]
+        is_own = net.listens_at([listener, six])
+        for own in (f":{port}", f"127.0.0.1:{port}", f"127.0.0.9:{port}", f"0.0.0.0:{port}", f"[::1]:{port6}"):
+            assert is_own(own), own
+        for other in (f"192.0.2.1:{port}", f"127.0.0.1:{port % 65535 + 1}", f"127.0.0.1:{port6}", "/run/x", "@x"):
+            assert not is_own(other), other
+
+
+@pytest.mark.parametrize("address", ["225.1.1.1:0", "255.255.255.255:0", "[ff02::1%lo]:0"])
+def test_nobody_can_connect_to_a_group(address: str) -> None:
+    assert refusal(address) == f"cannot bind {address!r}: nobody can connect to a multicast or broadcast address"
