@@ -8,9 +8,10 @@
 # make bench           beside the real fastrouter;  BENCH_ARGS goes to the benchmark
 #
 # Each sets everything up itself, in .venv; a Debian or Ubuntu with Python 3.11 or newer is enough.
-# As root, make test installs nginx and gcc with apt-get where they are missing; otherwise tests without them skip.
+# As root, make test installs nginx, gcc and iproute2 with apt-get where they are missing; otherwise tests without
+# them skip.
 
-.PHONY: demo test quick check docs matrix bench clean nginx-and-cc
+.PHONY: demo test quick check docs matrix bench clean peers
 .NOTPARALLEL:
 
 PYTHON ?= python3
@@ -30,7 +31,7 @@ apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 demo: $(VENV)/.demo
 	@ONCE=$(ONCE) FRONT=$(FRONT) $(BIN)/python contrib/demo.py
 
-test: $(VENV)/.test nginx-and-cc
+test: $(VENV)/.test peers
 	$(BIN)/python -m pytest -n $(JOBS) $(TEST_ARGS)
 
 quick: $(VENV)/.test
@@ -65,9 +66,10 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the suite uses beside Python. Failing to get it is no error here: its tests skip, and say so.
-nginx-and-cc:
+peers:
 	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { $(call apt,nginx,the tests with a real front); } || true
 	@command -v cc >/dev/null || { $(call apt,gcc libc6-dev,the load tools of the benchmark); } || true
+	@PATH="$$PATH:/usr/sbin" command -v ip >/dev/null || { $(call apt,iproute2,the tests in a network of their own); } || true
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -96,7 +96,7 @@ def test_a_killed_router_process_costs_no_more_than_its_requests_in_flight(route
 def test_a_replaced_router_process_has_the_whole_map_before_it_accepts() -> None:
     with Router() as router, served(router), ThreadPoolExecutor(8) as clients:
         for index in range(200):
-            announce(router.subscriptions, f"{index}.foo.com", router.address)
+            announce(router.subscriptions, f"{index}.foo.com", "127.0.0.1:9")
         router.wait_for_nodes("199.foo.com", 1)
         os.kill(router.pids()[1], signal.SIGKILL)
         # These wait in the backlog of the listener, which the supervisor keeps open, for the next process.
