@@ -311,9 +311,9 @@ class Router(Process):
         wait_for(idle, "active_sessions and every ref to be 0")
 
     def pids(self) -> dict[int, int]:
-        """Slot (from 1) → the pid of the router process that the log named last for it."""
+        """Slot (from 1), in order → the pid of the router process that the log named last for it."""
         found = (re.search(r"spawned uWSGI fastrouter (\d+) \(pid: (\d+)\)", text) for text in list(self.lines))
-        return {int(match[1]): int(match[2]) for match in found if match}
+        return dict(sorted((int(match[1]), int(match[2])) for match in found if match))
 
 
 class Worker(Process):
