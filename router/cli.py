@@ -9,8 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import entry_points
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
 from router import __version__, net
@@ -19,11 +18,12 @@ from router.logs import log, log_to
 from router.options import Options, help_text
 from router.sockets import Sockets
 from router.source import Source
+from router.sources import Common, Opened, load_source, open_source, words
 from router.supervisor import Supervisor
 from router.systemd import passed_sockets
 from router.uwsgi import printable
 
-SOURCES = "gfrouter.discovery"  # the entry-point group; each entry is called with a URL and returns a Source
+SUBSCRIPTION = "subscription"  # the source that has sockets of its own among the options
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,21 +70,39 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
     names = [printable(net.bound_name(listener)) for listener in listeners[0]]
     for name, listener in zip(names, listeners[0], strict=True):
         log.info("uWSGI fastrouter bound on %s fd %d", name, listener.fileno())
-    sources = [subscription(server, options) for server in sockets.subscription_servers()]
+    sources = discover(options, sockets)
     stats_listener = sockets.stats()
     if stats_listener is not None:
         where, fd = printable(net.bound_name(stats_listener)), stats_listener.fileno()
         log.info("*** fastrouter stats server enabled on %s fd: %d ***", where, fd)
-    announcing = [source.address for source in sources]
+    announcing = [one.source.address for one in sources if isinstance(one.source, Listening)]
     if "listen" in options.defaulted:
         log.warning("no address given, listening on %s", ", ".join(names))
-    if "subscription_server" in options.defaulted:
+    if "subscription_server" in options.defaulted and announcing:
         log.warning("no source of nodes given, taking subscriptions on %s", ", ".join(announcing))
     for one in sockets.unused():
         log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)
     return Supervisor(options, listeners, sources, stats_listener, [*names, *announcing], log_fd)
 
 
+def discover(options: Options, sockets: Sockets) -> list[Opened]:
+    """The sources that the options name, the first to describe a node first; without a word, subscriptions.
+
+    The subscription servers come first, or where the word `subscription` stands.
+    """
+    named = words(options.discovery)
+    servers: list[Opened] = []
+    if not named or SUBSCRIPTION in named or "subscription_server" not in options.defaulted:
+        servers = [Opened(subscription(server, options), Common()) for server in sockets.subscription_servers()]
+    if SUBSCRIPTION not in named:
+        named = [SUBSCRIPTION, *named]
+    opened = []
+    for word in dict.fromkeys(named):
+        opened += servers if word == SUBSCRIPTION else [open_source(word)]
+    return opened
+
+
+@runtime_checkable
 class Listening(Source, Protocol):
     """A source with a socket at an address, as the subscriptions have."""
 
@@ -100,18 +118,9 @@ def subscription(server: socket.socket, options: Options) -> Listening:
         "address": options.subscription_address,
     }
     url = f"fd://{server.fileno()}?{urlencode(settings)}"
-    source = cast(Listening, open_source("subscription", url))
+    source = cast(Listening, load_source(SUBSCRIPTION)(url))
     log.info("uWSGI fastrouter subscription server bound on %s fd %d", source.address, server.fileno())
     return source
-
-
-def open_source(name: str, url: str) -> Source:
-    """The installed source of this name, told what to watch. Raises ValueError naming the ones that are installed."""
-    for entry in entry_points(group=SOURCES, name=name):
-        source: Source = entry.load()(url)
-        return source
-    installed = ", ".join(sorted(entry_points(group=SOURCES).names)) or "none"
-    raise ValueError(f"no source named {name!r} is installed (installed: {installed})")
 
 
 def raise_descriptor_limit() -> None:

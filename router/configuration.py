@@ -106,7 +106,9 @@ def _entry(setting: Setting) -> Entry | None:
 def _value(entry: Entry, setting: Setting, placeholders: Mapping[str, str]) -> Any:
     try:
         text = ini.expand(setting.value, placeholders)
-        construct = ini.unsupported(text, in_file=setting.origin == "file")
+        in_file = setting.origin == "file"
+        construct = ini.unsupported(text, in_file)
+        text = ini.unescaped(text) if in_file else text
         value = None if construct else entry.read(text)
     except ValueError as error:
         raise OptionsError(f"{setting.shown}: {error}") from None

@@ -116,8 +116,13 @@ def unsupported(text: str, in_file: bool) -> str | None:
     for opening, construct in (("$(", "the environment variable $(...)"), ("@(", "the file @(...)")):
         if opening in text:
             return construct
-    magic = _MAGIC_LETTER.search(text) if in_file else None
+    magic = _MAGIC_LETTER.search(text.replace("%%", "")) if in_file else None
     return f"the magic letter {shown(magic[0])}" if magic else None
+
+
+def unescaped(text: str) -> str:
+    """An expanded value of a file as it is meant: a percent sign stands there twice."""
+    return text.replace("%%", "%")
 
 
 def shown(text: str) -> str:

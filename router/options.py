@@ -29,11 +29,12 @@ from router.values import (
     queue_length,
     seconds,
     seconds_from_1,
+    source_names,
     whole,
 )
 
-ADDRESSES, REQUESTS, SUBSCRIPTIONS, FAILURES, PROCESS, CONFIGURATION = (
-    "Addresses", "Requests", "Announcements", "Nodes that fail", "Processes", "Configuration"
+ADDRESSES, REQUESTS, SUBSCRIPTIONS, DISCOVERY, FAILURES, PROCESS, CONFIGURATION = (
+    "Addresses", "Requests", "Announcements", "Sources of nodes", "Nodes that fail", "Processes", "Configuration"
 )  # fmt: skip
 
 
@@ -136,13 +137,19 @@ class Options:
         "take so many announcements a second from one port, and four times as many from one host; 0 = no limit",
         plain="subscription-quota",
     )  # fmt: skip
+    discovery: tuple[str, ...] = option(
+        (), source_names, DISCOVERY, "NAME|URL",
+        "ask this source for nodes, one of those that `gfrouter sources` lists; repeatable: the first one that knows a "
+        "node describes it. The subscription servers come first, or where the word subscription stands",
+        plain="discovery",
+    )  # fmt: skip
     max_keys: int = option(
-        50_000, whole(1, MAX_NODES), SUBSCRIPTIONS, "N",
+        50_000, whole(1, MAX_NODES), DISCOVERY, "N",
         "keep at most so many keys of one source of nodes",
         plain="max-keys",
     )  # fmt: skip
     max_nodes: int = option(
-        50_000, whole(1, MAX_NODES), SUBSCRIPTIONS, "N",
+        50_000, whole(1, MAX_NODES), DISCOVERY, "N",
         "keep at most so many nodes of one source of nodes",
         plain="max-nodes",
     )  # fmt: skip

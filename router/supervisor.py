@@ -27,7 +27,8 @@ from router.feed import Feed
 from router.logs import log, log_change
 from router.options import Options
 from router.resolver import Resolver
-from router.source import Source, supervise
+from router.source import supervise
+from router.sources import Opened
 from router.statsserver import stats_server
 from router.table import Change, Table
 
@@ -48,14 +49,14 @@ class Supervisor:
         self,
         options: Options,
         listeners: Sequence[Sequence[socket.socket]],
-        sources: Sequence[Source],
+        sources: Sequence[Opened],
         stats_listener: socket.socket | None,
         addresses: Sequence[str],
         log_fd: int,
     ) -> None:
         self.options = options
         self.listeners = listeners
-        self.sources = sources
+        self.sources = [one.source for one in sources]
         self.log_fd = log_fd
         self.table = Table(
             on_change=self.on_change,
@@ -65,7 +66,7 @@ class Supervisor:
         )
         self.resolver = Resolver(self.table)
         self.table.on_name = self.resolver.notice
-        self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in sources]
+        self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in self.sources]
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.routers: list[Child] = []
         self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]

@@ -12,6 +12,7 @@ from grp import getgrnam
 from pwd import getpwnam
 
 from router.address import AddressError, Local, Shared, parse_local
+from router.url import parse_url
 
 # Longer waits than a year and more processes than machines have cores for are slips of the unit.
 MAX_SECONDS = 365 * 24 * 3600
@@ -123,4 +124,13 @@ def file_name(text: str) -> str:
     """FILE or FILE:SECTION."""
     if not text:
         raise ValueError("a file name is missing")
+    return text
+
+
+def source_names(text: str) -> str:
+    """NAME or a URL of a source of nodes, or several with blanks between them."""
+    for word in text.split():
+        parse_url(word if "://" in word else f"{word}://")
+    if not text.split():
+        raise ValueError("a source's name is missing (gfrouter sources lists them)")
     return text

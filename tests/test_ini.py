@@ -201,14 +201,19 @@ def test_the_names_a_value_refers_to_are_found_in_sums_too() -> None:
         ("$(HOST):3031", "the environment variable $(...)"),
         ("@(/etc/address)", "the file @(...)"),
         ("/run/%n.sock", "the magic letter %n"),
-        ("/run/100%%", "the magic letter %%"),
+        ("/run/100%%%d", "the magic letter %d"),
         ("/run/100%", "the magic letter %"),
+        ("/run/100%%", None),
         ("%(unknown):3031", None),
         ("/run/$HOST@x", None),
     ],
 )
 def test_constructs_that_are_not_read_yet_are_found(text: str, construct: str | None) -> None:
     assert ini.unsupported(text, in_file=True) == construct
+
+
+def test_a_percent_sign_stands_twice_in_a_file() -> None:
+    assert ini.unescaped("etcd:///a%%2Fb") == "etcd:///a%2Fb"
 
 
 def test_magic_letters_are_for_files() -> None:

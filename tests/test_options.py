@@ -171,6 +171,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscription_tolerance_inactive": ("20", 20),
     "subscription_address": ("sender", "sender"),
     "subscription_quota": ("0", 0),
+    "discovery": ("dns", ("dns",)),
     "max_keys": ("1", 1),
     "max_nodes": ("10000000", 10_000_000),
     "connect_timeout": ("2", 2),
@@ -362,7 +363,8 @@ def test_the_help_names_every_option_in_every_spelling() -> None:
     assert "in [uwsgi]: listen\n" in text
     assert text.count("also --fastrouter\n") == 1
     assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-        "Addresses:", "Requests:", "Announcements:", "Nodes that fail:", "Processes:", "Configuration:"
+        "Addresses:", "Requests:", "Announcements:", "Sources of nodes:", "Nodes that fail:", "Processes:",
+        "Configuration:",
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from router.feed import Feed  # noqa: E402
 from router.logs import log_to  # noqa: E402
 from router.node import Node  # noqa: E402
 from router.options import Options  # noqa: E402
+from router.sources import Common, Opened  # noqa: E402
 from router.supervisor import Supervisor  # noqa: E402
 
 
@@ -54,7 +55,7 @@ class Told:
 def main() -> None:
     what = json.loads(sys.argv[1])
     log_to(sys.stderr)
-    sources = [Told(f"told-{number}", address) for number, address in enumerate(what["sources"])]
+    sources = [Opened(Told(f"told-{number}", address), Common()) for number, address in enumerate(what["sources"])]
     listener = net.bind(what["address"], clients_speak_first=True)
     stats = net.bind(what["stats"])
     Supervisor(Options(**what["options"]), [[listener]], sources, stats, [what["address"]], sys.stderr.fileno()).run()
