@@ -8,8 +8,8 @@
 # make bench           beside the real fastrouter;  BENCH_ARGS goes to the benchmark
 #
 # Each sets everything up itself, in .venv; a Debian or Ubuntu with Python 3.11 or newer is enough.
-# As root, make test installs nginx, gcc and iproute2 with apt-get where they are missing; otherwise tests without
-# them skip.
+# As root, make test installs nginx, gcc, iproute2, knot and etcd-server with apt-get where they are missing, and unpacks
+# consul; otherwise tests without them skip.
 
 .PHONY: demo test quick check docs matrix bench clean peers
 .NOTPARALLEL:
@@ -34,7 +34,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test peers
 	$(BIN)/python -m pytest -n $(JOBS) $(TEST_ARGS)
 
-quick: $(VENV)/.test
+quick: $(VENV)/.test peers
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(TEST_ARGS)
 
 check: $(VENV)/.test
@@ -70,6 +70,9 @@ peers:
 	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { $(call apt,nginx,the tests with a real front); } || true
 	@command -v cc >/dev/null || { $(call apt,gcc libc6-dev,the load tools of the benchmark); } || true
 	@PATH="$$PATH:/usr/sbin" command -v ip >/dev/null || { $(call apt,iproute2,the tests in a network of their own); } || true
+	@PATH="$$PATH:/usr/sbin" command -v knotd >/dev/null || { $(call apt,knot,the tests with a DNS server); } || true
+	@command -v etcd >/dev/null || { $(call apt,etcd-server,the tests with etcd); } || true
+	@test -x build/peers/consul || sh tests/get_consul.sh build/peers/consul || true
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
