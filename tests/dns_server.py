@@ -274,7 +274,7 @@ class ScriptedDns:
     def _reply(self, data: bytes, tcp: bool) -> bytes | None:
         query = dns.message.from_wire(data)
         question = query.question[0]
-        text = f"{question.name.to_text(omit_final_dot=True)} {dns.rdatatype.to_text(question.rdtype)}"
+        text = f"{question.name.to_text(omit_final_dot=True).lower()} {dns.rdatatype.to_text(question.rdtype)}"
         self.asked[text] += 1
         self.transports["tcp" if tcp else "udp"] += 1
         return self.says.get(text, self.otherwise)(query, tcp)
