@@ -111,20 +111,22 @@ class Dns:
         self.pool = Pool(LOOKUPS)
         self.newcomers = Pool(NEWCOMERS)
         self.news = Event()
-        self.unreachable = False  # when a lookup ended last, no server had answered it
+        self.unreachable: Unreachable | None = None  # when a lookup ended last, no server had answered it
         self.failing = 0  # names whose last lookup failed
 
     def run(self, feed: Feed) -> None:
         """Keep all names up to date until killed; on demand, answer the feed's questions."""
         self._begin(feed)
         asking = gevent.spawn(self._answer, feed) if self.on_demand else None
+        if asking is not None:
+            asking.link(lambda _: self.news.set())
         try:
             while True:
                 wait = self.turn(feed)
                 self.news.wait(wait)
                 self.news.clear()
                 if asking is not None and asking.ready():
-                    asking.get()
+                    asking.get()  # raises what ended it
         finally:
             for greenlets in (self.pool, self.newcomers):
                 greenlets.kill(block=False)
@@ -153,16 +155,19 @@ class Dns:
         if name is not None:
             name.wanted_at = now
             name.withdrawn = False
-            feed.set(key, name.nodes)
+            self._say(feed, key, name.nodes)
         elif absent is not None and absent.until > now:
-            self._deny(feed, key, absent.error)
+            if absent.error is None:
+                self._say(feed, key, ())
+            else:
+                feed.fail(absent.error, key)
         elif key not in self.arriving:
             asked = self._asked(feed, key)
             if asked:
                 self.arriving.add(key)
                 self.newcomers.spawn(self._arrive, feed, Name(key, asked, wanted_at=now))
             else:
-                feed.set(key, ())
+                self._say(feed, key, ())
 
     # Beginnings.
 
@@ -247,7 +252,7 @@ class Dns:
         if not feed.spoken and all(each.seen for each in self.names.values()):
             feed.replace({key: each.nodes for key, each in self.names.items()})
         if self.unreachable:
-            self.unreachable = False
+            self.unreachable = None
             self._hurry()
 
     def _failed(self, feed: Feed, name: Name, error: Exception) -> None:
@@ -256,7 +261,7 @@ class Dns:
             feed.fail(error)  # as that goes for all names
             if not self.unreachable:
                 log.warning("%s: no server answers, all nodes stay: %s", self.name, error)
-            self.unreachable = True
+            self.unreachable = error
         if self.on_demand and name.key not in self.names:
             self._remember(feed, name.key, Absent(self.clock() + FAILED_TTL, error))
             return
@@ -276,13 +281,13 @@ class Dns:
         name.due = self.clock() + wait
         heappush(self.due, (name.due, name.key))
 
-    # What is not there.
+    # What is remembered.
 
-    def _deny(self, feed: Feed, key: str, error: Exception | None) -> None:
-        if error is None:
-            feed.set(key, ())
-        else:
-            feed.fail(error, key)
+    def _say(self, feed: Feed, key: str, nodes: tuple[Node, ...]) -> None:
+        """What is known without a lookup, which does not mean that the servers can be reached."""
+        feed.set(key, nodes)
+        if self.unreachable:
+            feed.fail(self.unreachable)
 
     def _remember(self, feed: Feed, key: str, absent: Absent) -> None:
         """There is nothing for this key. What is too much to remember is looked up again, and costs time alone."""
