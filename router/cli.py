@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
-from router import __version__, net
+from router import __version__, commands, net
 from router.configuration import HelpRequested, OptionsError, VersionRequested, load
 from router.logs import log, log_to
 from router.options import Options, help_text
@@ -27,11 +27,13 @@ SUBSCRIPTION = "subscription"  # the source that has sockets of its own among th
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run gfrouter; returns its exit status. Whatever is wrong with the input is one line and status 1."""
+    """Run gfrouter, or one of its commands; returns the exit status. What is wrong with the input is one line and 1."""
+    if command := commands.named(argv):
+        return commands.run(command, list(argv[1:]))
     try:
         options, warnings = load(argv, os.environ)
     except HelpRequested:
-        print(help_text())
+        print(help_text(), commands.help_text(), sep="\n", end="")
         return 0
     except VersionRequested:
         print(f"gfrouter {__version__}")

@@ -234,7 +234,7 @@ CLOSING = (
 
 def help_text(width: int = 80) -> str:
     """What --help prints, wrapped to `width` columns."""
-    usage = "usage: gfrouter [OPTION ...] [FILE.ini[:SECTION] ...]"
+    usage = "usage: gfrouter [OPTION ...] [FILE.ini[:SECTION] ...]\n       gfrouter COMMAND [WORD ...]"
     introduction, closing = textwrap.wrap(INTRODUCTION, width), textwrap.wrap(CLOSING, width)
     lines = [usage, "", *introduction, "", *help_of(TABLE, width), "  --help, --version", "", *closing]
     return "\n".join(lines) + "\n"
