@@ -32,7 +32,7 @@ from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementE
 from discovery.pending import Pending
 from discovery.quota import Quota
 from discovery.sender import from_sender, host_and_port, shown
-from discovery.settings import parse_url
+from discovery.settings import Settings, parse_url
 from router import net
 from router.address import AddressError, HostName, parse_node
 from router.feed import Feed
@@ -81,11 +81,15 @@ class Listened:
 
 
 class Subscription:
-    """The source of `udp://HOST:PORT`, `unix://PATH` or `fd://N`, with `?tolerance=17` and the rest of `Settings`.
+    """uWSGI's own announcements, taken in on a datagram socket.
 
-    It binds its socket when it is made; `close` closes that. ValueError for a URL that is wrong or an address that
-    cannot be bound. `address` is the real one, `port` 0 included. `clock` gives monotonic seconds, `wall` unix seconds.
+    The URL is `udp://HOST:PORT`, `unix://PATH` or `fd://N`, with `?tolerance=17` and the rest of `Settings`. It binds
+    its socket when it is made; `close` closes that. ValueError for a URL that is wrong or an address that cannot be
+    bound. `address` is the real one, `port` 0 included. `clock` gives monotonic seconds, `wall` unix seconds.
     """
+
+    form = "udp://HOST:PORT, unix:///PATH or unix://@NAME"
+    settings = Settings
 
     def __init__(
         self,
@@ -94,11 +98,11 @@ class Subscription:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        wanted, self.settings = parse_url(url)
+        wanted, self.options = parse_url(url)
         self.socket = net.bind(wanted, kind=socket.SOCK_DGRAM)
         self.address = net.bound_name(self.socket)
         self.name = f"subscription@{self.address}"
-        self.quota = Quota(self.socket, self.settings.quota)
+        self.quota = Quota(self.socket, self.options.quota)
         self._listened = Listened(clock)
         self._wall = wall
         self._pending = Pending()
@@ -180,7 +184,7 @@ class Subscription:
     def _understand(self, feed: Feed, datagram: bytes, sender: Any, now: float) -> None:
         try:
             said = parse_announcement(datagram)
-            if self.settings.address == "sender":
+            if self.options.address == "sender":
                 said = from_sender(said, sender)
             self._act(feed, said, host_and_port(sender)[0], now)
         except AnnouncementError as error:
@@ -287,13 +291,13 @@ class Subscription:
                 "dropped by the kernel", "a sender over its quota, or more at once than there is room for", lost
             )
         done = self._forget(
-            self._heard, now - self.settings.tolerance,
-            f"marking %s as failed (no announce received in {self.settings.tolerance} seconds)",
+            self._heard, now - self.options.tolerance,
+            f"marking %s as failed (no announce received in {self.options.tolerance} seconds)",
             lambda place: self._withdraw(feed, place),
         )  # fmt: skip
         return done & self._forget(
-            self._inactive, now - self.settings.tolerance_inactive,
-            f"marking vassal %s as failed (no announce received in {self.settings.tolerance_inactive} seconds)",
+            self._inactive, now - self.options.tolerance_inactive,
+            f"marking vassal %s as failed (no announce received in {self.options.tolerance_inactive} seconds)",
         )  # fmt: skip
 
     def _forget(

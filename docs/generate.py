@@ -83,7 +83,7 @@ def option(entry: Entry) -> str:
             *(variable("GFROUTER", name) for name in entry.plain),
             *(variable("UWSGI", name) for name in entry.uwsgi),
         ],
-        "default": [default_of(entry) or ("false" if entry.is_flag else "")],
+        "default": [default_of(entry.default) or ("false" if entry.is_flag else "")],
     }
     lines = [f"- {name}: {', '.join(f'`{word}`' for word in words)}" for name, words in rows.items() if words != [""]]
     return "\n".join([f"### {entry.plain[0]}\n", " ".join(said), "", *lines, ""])

@@ -58,19 +58,23 @@ def _spread(weighted: Sequence[tuple[T, int]], turns: Sequence[int]) -> list[T]:
     return [weighted[index][0] for _, index in sorted(places)]
 
 
-def in_turn(members: Collection[Member]) -> list[Member]:
+def _state(member: Member) -> int:
+    return member.endpoint.state
+
+
+def in_turn(members: Collection[Member], state: Callable[[Member], int] = _state) -> list[Member]:
     """The members that a ring is made of: the lowest backup level that has a live one.
 
     An endpoint on trial stands in the ring of any level at or above its own: it is tried by one request, and if that
     goes well its level takes over again. Where none is live, the lowest level on trial serves.
     """
-    reachable = [member for member in members if member.endpoint.state != OUT]
-    live = [member.node.backup for member in reachable if member.endpoint.state == LIVE]
-    level = min(live or [member.node.backup for member in reachable], default=0)
+    reachable = [(member, turn) for member in members if (turn := state(member)) != OUT]
+    live = [member.node.backup for member, turn in reachable if turn == LIVE]
+    level = min(live or [member.node.backup for member, _ in reachable], default=0)
     return [
         member
-        for member in reachable
-        if member.node.backup == level or (member.node.backup < level and member.endpoint.state != LIVE)
+        for member, turn in reachable
+        if member.node.backup == level or (member.node.backup < level and turn != LIVE)
     ]
 
 

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from math import inf
 from time import monotonic, time
 from typing import Any
 
@@ -53,6 +52,7 @@ class Child:
     ) -> None:
         self.slot = slot
         self.table = table
+        self.gracetime = options.gracetime
         self.warming_left = warming_left
         self.pair, theirs = socket.socketpair()
         fds = [listener.fileno() for listener in listeners]  # now: a stop may close them while the process starts
@@ -163,7 +163,7 @@ class Child:
         table = self.table
         for address in message.get("out", ()):
             if endpoint := table.endpoints.get(address):
-                table.fail(endpoint, inf)
+                table.fail(endpoint, monotonic() + self.gracetime)  # as that router has it
         for address in message.get("live", ()):
             if endpoint := table.endpoints.get(address):
                 table.restore(endpoint)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
-from router import __version__, net
+from router import __version__, commands, net
 from router.configuration import HelpRequested, OptionsError, VersionRequested, load
 from router.logs import log, log_to
 from router.options import Options, help_text
@@ -27,11 +27,13 @@ SUBSCRIPTION = "subscription"  # the source that has sockets of its own among th
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run gfrouter; returns its exit status. Whatever is wrong with the input is one line and status 1."""
+    """Run gfrouter, or one of its commands; returns the exit status. What is wrong with the input is one line and 1."""
+    if command := commands.named(argv):
+        return commands.run(command, list(argv[1:]))
     try:
         options, warnings = load(argv, os.environ)
     except HelpRequested:
-        print(help_text())
+        print(help_text(), commands.help_text(), sep="\n", end="")
         return 0
     except VersionRequested:
         print(f"gfrouter {__version__}")
@@ -76,13 +78,28 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
         where, fd = printable(net.bound_name(stats_listener)), stats_listener.fileno()
         log.info("*** fastrouter stats server enabled on %s fd: %d ***", where, fd)
     announcing = [one.source.address for one in sources if isinstance(one.source, Listening)]
+    admin_listener = admin(options, sockets)
     if "listen" in options.defaulted:
         log.warning("no address given, listening on %s", ", ".join(names))
     if "subscription_server" in options.defaulted and announcing:
         log.warning("no source of nodes given, taking subscriptions on %s", ", ".join(announcing))
     for one in sockets.unused():
         log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)
-    return Supervisor(options, listeners, sources, stats_listener, [*names, *announcing], log_fd)
+    return Supervisor(options, listeners, sources, stats_listener, [*names, *announcing], log_fd, admin_listener)
+
+
+def admin(options: Options, sockets: Sockets) -> socket.socket | None:
+    """The admin API's listener. Only where it was asked for by its address it must be had."""
+    try:
+        listener = sockets.admin()
+    except ValueError as error:
+        if "admin" not in options.defaulted:
+            raise
+        log.warning("no admin API, as for its default place: %s (--admin ADDRESS gives it another one)", error)
+        return None
+    if listener is not None:
+        log.info("admin API on %s", printable(net.bound_name(listener)))
+    return listener
 
 
 def discover(options: Options, sockets: Sockets) -> list[Opened]:

@@ -92,7 +92,7 @@ def help_of(entries: Sequence[Entry], width: int) -> list[str]:
         lines += [f"{group}:"]
         for entry in entries:
             if entry.group == group:
-                lines += _lines_of(entry, plain, max(width - HELP_COLUMN, LEAST_HELP_WIDTH))
+                lines += _lines_of(entry, plain, width)
         lines += [""]
     return lines
 
@@ -106,23 +106,26 @@ def typed(entry: Entry, plain: Set[str]) -> list[str]:
     return list(dict.fromkeys([entry.plain[0], *others]))
 
 
-def default_of(entry: Entry) -> str:
-    """Its default as it would be written; "" where it is nothing, off, or said in the help."""
-    if entry.default in (None, False, ()):
+def default_of(default: Any) -> str:
+    """A default as it would be written; "" where it is nothing, off, or said in the help."""
+    if default in (None, False, ()):
         return ""
-    return ", ".join(entry.default) if entry.repeatable else str(entry.default)
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def beside(left: str, text: str, width: int, more: Sequence[str] = ()) -> list[str]:
+    """The lines of a name with its explanation beside it, and `more` lines under that."""
+    right = [*textwrap.wrap(text, max(width - HELP_COLUMN, LEAST_HELP_WIDTH)), *more]
+    first = [left] if len(left) >= HELP_COLUMN else [f"{left:{HELP_COLUMN}}{right.pop(0)}"]
+    return first + [" " * HELP_COLUMN + line for line in right]
 
 
 def _lines_of(entry: Entry, plain: Set[str], width: int) -> list[str]:
-    default = default_of(entry)
+    default = default_of(entry.default)
     text = f"{entry.help} (default: {default})" if default else entry.help
     also = [f"--{name}" for name in typed(entry, plain)[1:]]
     only_there = [name for name in entry.uwsgi if name in plain and name not in entry.plain]
-    right = textwrap.wrap(text, width)
-    right += textwrap.wrap(f"also {', '.join(also)}", width) if also else []
-    right += [f"in [uwsgi]: {name}" for name in only_there]
+    more = textwrap.wrap(f"also {', '.join(also)}", max(width - HELP_COLUMN, LEAST_HELP_WIDTH)) if also else []
+    more += [f"in [uwsgi]: {name}" for name in only_there]
     value = f"[={entry.metavar}]" if entry.value_is_optional else f" {entry.metavar}"
-    left = f"  --{entry.plain[0]}{value}".rstrip()
-    if len(left) >= HELP_COLUMN:
-        return [left, *(" " * HELP_COLUMN + line for line in right)]
-    return [f"{left:{HELP_COLUMN}}{right[0]}", *(" " * HELP_COLUMN + line for line in right[1:])]
+    return beside(f"  --{entry.plain[0]}{value}".rstrip(), text, width, more)

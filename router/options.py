@@ -20,6 +20,7 @@ from router.values import (
     MAX_QUOTA,
     MAX_RETRIES,
     address,
+    address_or,
     file_mode,
     file_name,
     flag,
@@ -36,6 +37,8 @@ from router.values import (
 ADDRESSES, REQUESTS, SUBSCRIPTIONS, DISCOVERY, FAILURES, PROCESS, CONFIGURATION = (
     "Addresses", "Requests", "Announcements", "Sources of nodes", "Nodes that fail", "Processes", "Configuration"
 )  # fmt: skip
+
+ADMIN_OFF = "off"  # in the place of an address
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,13 @@ class Options:
         "answer HTTP there: read a request first, and send headers before the JSON",
         plain="stats-http", uwsgi="stats-http",
     )  # fmt: skip
+    admin: str = option(
+        "", address_or(ADMIN_OFF), ADDRESSES, "ADDRESS|off",
+        "answer here what operators ask, as HTTP and JSON (default: a unix socket for this user alone, "
+        "/run/gfrouter/admin.sock, for others than root $XDG_RUNTIME_DIR/gfrouter/admin.sock or "
+        "/tmp/gfrouter-UID/admin.sock)",
+        plain="admin",
+    )  # fmt: skip
     backlog: int | None = option(
         None, queue_length, ADDRESSES, "N",
         "connections that may wait to be accepted (default: 4096, and never more than net.core.somaxconn)",
@@ -77,12 +87,12 @@ class Options:
     )  # fmt: skip
     chmod_socket: int | None = option(
         None, file_mode, ADDRESSES, "MODE",
-        "permissions of all unix sockets, as in 660 (without a value: 666)",
+        "permissions of all unix sockets but the admin API's, as in 660 (without a value: 666)",
         plain="chmod-socket", uwsgi="chmod-socket chmod", value_is_optional=True,
     )  # fmt: skip
     chown_socket: tuple[int, int] | None = option(
         None, owner, ADDRESSES, "USER:GROUP",
-        "owner of all unix sockets",
+        "owner of all unix sockets but the admin API's",
         plain="chown-socket", uwsgi="chown-socket",
     )  # fmt: skip
     vacuum: bool = option(
@@ -234,7 +244,7 @@ CLOSING = (
 
 def help_text(width: int = 80) -> str:
     """What --help prints, wrapped to `width` columns."""
-    usage = "usage: gfrouter [OPTION ...] [FILE.ini[:SECTION] ...]"
+    usage = "usage: gfrouter [OPTION ...] [FILE.ini[:SECTION] ...]\n       gfrouter COMMAND [WORD ...]"
     introduction, closing = textwrap.wrap(INTRODUCTION, width), textwrap.wrap(CLOSING, width)
     lines = [usage, "", *introduction, "", *help_of(TABLE, width), "  --help, --version", "", *closing]
     return "\n".join(lines) + "\n"

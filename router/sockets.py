@@ -6,6 +6,7 @@ shares the connections out. The supervisor holds them all, so a router that is r
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,8 @@ from socket import SOCK_DGRAM, SOCK_STREAM
 
 from router import net
 from router.address import AddressError, Inherited, Shared, parse_local
-from router.options import Options
+from router.options import ADMIN_OFF, Options
+from router.place import SOCKET_MODE, default_place, make_folder
 from router.systemd import Passed
 
 KINDS = {int(SOCK_STREAM): "stream", int(SOCK_DGRAM): "datagram"}
@@ -55,6 +57,18 @@ class Sockets:
         address = self.options.stats
         return None if address is None else self._bind(self._the_one(address, SOCK_STREAM), clients_speak_first=False)
 
+    def admin(self) -> socket.socket | None:
+        """The listener of the admin API; None where it is off. At its default place it leaves no file behind."""
+        address = self.options.admin
+        if address == ADMIN_OFF:
+            return None
+        if address:
+            return self._bind(self._the_one(address, SOCK_STREAM), clients_speak_first=False, private=True)
+        user = os.geteuid()
+        place = default_place(os.environ, user)
+        make_folder(os.path.dirname(place), user)
+        return self.stack.enter_context(_closed(net.bind(place, mode=SOCKET_MODE), vacuum=True))
+
     def unused(self) -> list[Passed]:
         """What systemd passed and nobody serves: whoever connects there would wait for ever."""
         return [one for one in self.passed if one.fd not in self.used]
@@ -70,7 +84,8 @@ class Sockets:
     def _unclaimed(self) -> list[Passed]:
         """What systemd passed and no option names."""
         options = self.options
-        said = [*options.listen, *options.shared_socket, *options.subscription_server, *filter(None, [options.stats])]
+        alone = [one for one in (options.stats, options.admin) if one and one != ADMIN_OFF]
+        said = [*options.listen, *options.shared_socket, *options.subscription_server, *alone]
         named = {local.which for local in map(parse_local, said) if isinstance(local, Inherited)}
         return [one for one in self.passed if one.fd not in named and one.name not in named]
 
@@ -103,8 +118,15 @@ class Sockets:
         return [first, *(self._bind(net.bound_name(first), reuse_port=True) for _ in range(processes - 1))]
 
     def _bind(
-        self, address: str, *, kind: int = SOCK_STREAM, clients_speak_first: bool = True, reuse_port: bool = False
+        self,
+        address: str,
+        *,
+        kind: int = SOCK_STREAM,
+        clients_speak_first: bool = True,
+        reuse_port: bool = False,
+        private: bool = False,
     ) -> socket.socket:
+        """`private`: whatever the options say of others', the file of this one is for this user alone."""
         local = parse_local(address)
         if isinstance(local, Inherited) and isinstance(local.which, int):
             if local.which in self.own:  # it was free when we were started, and the kernel gave it to us
@@ -117,8 +139,8 @@ class Sockets:
             kind=kind,
             backlog=self.options.backlog,
             clients_speak_first=clients_speak_first,
-            mode=self.options.chmod_socket,
-            owner=self.options.chown_socket,
+            mode=SOCKET_MODE if private else self.options.chmod_socket,
+            owner=None if private else self.options.chown_socket,
             freebind=self.options.freebind,
             reuse_port=reuse_port,
         )

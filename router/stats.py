@@ -20,6 +20,7 @@ from router.feed import Feed
 from router.kernel import Usage
 from router.key import djb33x
 from router.pool import Member
+from router.said import said, sayers, source
 from router.table import Table
 
 if TYPE_CHECKING:
@@ -141,11 +142,7 @@ def snapshot(
         "workers": workers,
         "routers": [{name: worker[name] for name in ("pid", "active_sessions", "requests")} for worker in workers],
         "complaints": dict(complaints),
-        "sources": [
-            {"name": f.source, "nodes": f.size, "error": f.error or "", "errors": f.errors,
-             "rejected": dict(f.rejected)}
-            for f in sources
-        ],
+        "sources": list(map(source, sources)),
         "hosts": [
             {"name": address, "addresses": list(name.addresses), "error": name.error}
             for address, name in table.names.items()
@@ -182,6 +179,7 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
 
 def _pool(table: Table, key: str, shares: Sequence[Counts]) -> dict[str, Any]:
     pool = table.pools[key]
+    words = said(table, key)
     parts = [counts["pools"][key] for counts in shares if key in counts.get("pools", ())]
     return {
         "key": key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
@@ -190,13 +188,13 @@ def _pool(table: Table, key: str, shares: Sequence[Counts]) -> dict[str, Any]:
         "sni_enabled": int(any(member.node.sni for member in pool.members.values())),
         "algo": pool.algorithm,
         "nodes": [
-            _node(member, [nodes[address] for _, nodes in parts if address in nodes])
+            _node(member, [nodes[address] for _, nodes in parts if address in nodes], sayers(words, address))
             for address, member in pool.members.items()
         ],
     }
 
 
-def _node(member: Member, parts: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def _node(member: Member, parts: Sequence[Sequence[Any]], sources: list[str]) -> dict[str, Any]:
     node = member.node
     return {
         "name": node.address,
@@ -221,6 +219,7 @@ def _node(member: Member, parts: Sequence[Sequence[Any]]) -> dict[str, Any]:
         "ref": sum(part[3] for part in parts),
         "failcnt": member.failures + sum(part[4] for part in parts),
         "death_mark": int(member.endpoint.state == OUT),
+        "sources": sources,
     }
 
 

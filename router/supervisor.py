@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import chain
 from math import ceil
 from random import random
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import gevent
@@ -21,6 +21,8 @@ import gevent.event
 import gevent.subprocess
 
 from router import kernel, net, stats
+from router.address import HostName, parse_local
+from router.admin import admin_server
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.feed import Feed
@@ -31,6 +33,7 @@ from router.source import supervise
 from router.sources import Opened
 from router.statsserver import stats_server
 from router.table import Change, Table
+from router.view import State
 
 COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at most
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
@@ -53,6 +56,7 @@ class Supervisor:
         stats_listener: socket.socket | None,
         addresses: Sequence[str],
         log_fd: int,
+        admin_listener: socket.socket | None = None,
     ) -> None:
         self.options = options
         self.listeners = listeners
@@ -76,6 +80,8 @@ class Supervisor:
         self.reload = False
         self.stopping = gevent.event.Event()
         self.stats_listener = stats_listener
+        self.admin_listener = admin_listener
+        self.began = monotonic()
 
     # Life.
 
@@ -87,6 +93,8 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN)
         if self.stats_listener is not None:
             stats_server(self.stats_listener, self.snapshot, http=self.options.stats_http).start()
+        if self.admin_listener is not None:
+            admin_server(self.admin_listener, self.look, self.admin_names()).start()
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         if self.warming_left():
@@ -183,15 +191,48 @@ class Supervisor:
             for router in self.routers:
                 router.note_health(endpoint.address)
 
-    # Stats.
+    # Stats and the admin API.
 
-    def snapshot(self) -> dict[str, Any]:
-        """The stats of now; a router that does not answer in time is shown as it last told."""
+    def count(self) -> None:
+        """Ask the routers what they have counted; one that does not answer in time is shown as it last told."""
         self.counting += 1
         number, asked = self.counting, list(self.routers)
         gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
         for router in asked:
             router.forget_counts(number)
+
+    def look(self) -> State:
+        """All that the admin API shows, as it is now."""
+        self.count()
+        return State(
+            self.table,
+            self.slots,
+            addresses=self.addresses_by_use(),
+            on_demand=[source.name for source in self.sources if getattr(source, "on_demand", False)],
+            pid=os.getpid(),
+            began=self.began,
+            warming=ceil(self.warming_left()),
+            now=monotonic(),
+            wall=time(),
+        )
+
+    def addresses_by_use(self) -> dict[str, list[str]]:
+        listen = [net.bound_name(listener) for listener in self.listeners[0]]
+        own = {"stats": self.stats_listener, "admin": self.admin_listener}
+        return {
+            "listen": listen,
+            "subscriptions": [address for address in self.addresses if address not in listen],
+            **{use: [net.bound_name(listener)] for use, listener in own.items() if listener is not None},
+        }
+
+    def admin_names(self) -> list[str]:
+        """Host names under which the admin API may be asked: the one that it was given."""
+        local = parse_local(self.options.admin) if self.options.admin else None
+        return [local.host] if isinstance(local, HostName) else []
+
+    def snapshot(self) -> dict[str, Any]:
+        """The stats of now."""
+        self.count()
         return stats.snapshot(
             self.table,
             self.slots,

@@ -71,6 +71,11 @@ def address(text: str) -> str:
     return text
 
 
+def address_or(word: str) -> Callable[[str], str]:
+    """A reader of addresses, or of one word in their place."""
+    return lambda text: text if text == word else address(text)
+
+
 def listening_address(text: str) -> str:
     """As `address`, or `=N` for a shared socket; a bare number is what uWSGI's core option `listen` takes."""
     if text.isdecimal():

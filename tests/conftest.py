@@ -12,6 +12,8 @@ import pytest
 
 from servers import FASTROUTER, NGINX
 
+# The default place of the admin API is one for all routers of a user, and tests run side by side.
+os.environ["GFROUTER_ADMIN"] = "off"
 NO_SKIP = bool(os.environ.get("GFROUTER_NO_SKIP"))
 
 

@@ -45,8 +45,8 @@ CORE = {
     "subscription_tolerance", "subscription_tolerance_inactive", "vacuum",
 }  # fmt: skip
 OURS_ALONE = {
-    "connect_timeout", "discovery", "max_keys", "max_nodes", "retry", "subscription_address", "subscription_quota",
-    "warm_timeout",
+    "admin", "connect_timeout", "discovery", "max_keys", "max_nodes", "retry", "subscription_address",
+    "subscription_quota", "warm_timeout",
 }  # fmt: skip
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
@@ -236,7 +236,8 @@ class Process:
 class Router(Process):
     """gfrouter with plain options: `Router(timeout=2, processes=2, cheap=True)`, a list repeats an option.
 
-    A request for an unknown key is refused at once, unless a `warm_timeout` is given. With `ini` nothing is added to
+    A request for an unknown key is refused at once, unless a `warm_timeout` is given, and there is no admin API unless
+    `admin` says where (conftest.py sets GFROUTER_ADMIN=off). With `ini` nothing is added to
     what the file says; tell its addresses by `address=` and so on. An option that is None is left out. `launcher` are
     words before the command, of something that executes it in its own place.
     """

@@ -158,6 +158,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscription_server": (":2627", (":2627",)),
     "stats": ("/run/stats.sock", "/run/stats.sock"),
     "stats_http": ("true", True),
+    "admin": ("off", "off"),
     "backlog": ("511", 511),
     "chmod_socket": ("660", 0o660),
     "chown_socket": ("7:8", (7, 8)),

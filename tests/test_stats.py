@@ -164,7 +164,21 @@ def test_sources_tell_how_they_are() -> None:
     table.feeds[0].reject("bad key")
     table.feeds[0].fail(OSError("gone"))
     (source,) = shown(table)["sources"]
-    assert source == {"name": "subscription", "nodes": 2, "error": "gone", "errors": 1, "rejected": {"bad key": 1}}
+    assert (source["name"], source["state"], source["keys"], source["nodes"]) == ("subscription", "failing", 1, 2)
+    assert (source["error"], source["errors"], source["rejected"]) == ("gone", 1, {"bad key": 1})
+
+
+def test_a_node_names_its_sources_in_their_order() -> None:
+    table = a_table()
+    consul = table.feed("consul")
+    consul.set("foo.com", [Node("app.lan:2"), Node(":1", weight=9)])
+    table.resolve("app.lan:2", ["10.0.0.1:2"])
+    (pool,) = shown(table)["subscriptions"]
+    assert {node["name"]: node["sources"] for node in pool["nodes"]} == {
+        ":1": ["subscription", "consul"],
+        ":2": ["subscription"],
+        "10.0.0.1:2": ["consul"],
+    }
 
 
 def test_a_key_of_any_bytes_is_valid_json() -> None:

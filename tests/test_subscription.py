@@ -209,36 +209,37 @@ def test_a_url_is_an_address_and_settings(url: str, address: str, settings: Sett
 
 
 SHAPE = "expected udp://HOST:PORT, unix://PATH or fd://N"
-OPTIONS = "tolerance, tolerance-inactive, quota, address"
+SETTINGS = "address, quota, tolerance, tolerance-inactive"
+SECONDS = "legal: 1 to 86400 seconds"
 
 
 @pytest.mark.parametrize(
     ("url", "text"),
     [
         ("tcp://127.0.0.1:0", SHAPE),
-        ("127.0.0.1:2626", SHAPE),
+        ("127.0.0.1:2626", "no URL of a source (legal: NAME, or NAME://PLACE/PATH?SETTING=VALUE)"),
         ("udp://", SHAPE),
         ("udp://?tolerance=3", SHAPE),
         ("fd:///", SHAPE),
         ("udp:///run/subscriptions", "udp:// does not go with '/run/subscriptions'"),
         ("udp://@subscriptions", "udp:// does not go with '@subscriptions'"),
         ("unix://127.0.0.1:0", "unix:// does not go with '127.0.0.1:0'"),
-        ("udp://:0?tolerence=3", f"option 'tolerence' is not known (known: {OPTIONS})"),
-        ("udp://:0?tolerance_inactive=3", f"option 'tolerance_inactive' is not known (known: {OPTIONS})"),
-        ("udp://:0?tolerance=", "tolerance '' is not a whole number"),
-        ("udp://:0?tolerance=soon", "tolerance 'soon' is not a whole number"),
-        ("udp://:0?tolerance=-1", "tolerance '-1' is not a whole number"),
-        ("udp://:0?tolerance=٣", "tolerance '٣' is not a whole number"),
-        ("udp://:0?tolerance=0", "tolerance 0 is out of range (1 to 86400)"),
-        ("udp://:0?tolerance=86401", "tolerance 86401 is out of range (1 to 86400)"),
-        ("udp://:0?tolerance-inactive=0", "tolerance-inactive 0 is out of range (1 to 86400)"),
-        ("udp://:0?quota=1000001", "quota 1000001 is out of range (0 to 1000000)"),
-        ("udp://:0?quota=1e3", "quota '1e3' is not a whole number"),
-        ("udp://:0?address=mine", "address 'mine' is neither announced nor sender"),
+        ("udp://:0?tolerence=3", f"setting 'tolerence' is not known (known: {SETTINGS})"),
+        ("udp://:0?tolerance_inactive=3", f"setting 'tolerance_inactive' is not known (known: {SETTINGS})"),
+        ("udp://:0?tolerance=", f"tolerance=: a number is missing ({SECONDS})"),
+        ("udp://:0?tolerance=soon", f"tolerance=soon: not a whole number ({SECONDS})"),
+        ("udp://:0?tolerance=-1", f"tolerance=-1: out of range ({SECONDS})"),
+        ("udp://:0?tolerance=٣", f"tolerance=٣: not a whole number ({SECONDS})"),
+        ("udp://:0?tolerance=0", f"tolerance=0: out of range ({SECONDS})"),
+        ("udp://:0?tolerance=86401", f"tolerance=86401: out of range ({SECONDS})"),
+        ("udp://:0?tolerance-inactive=0", f"tolerance-inactive=0: out of range ({SECONDS})"),
+        ("udp://:0?quota=1000001", "quota=1000001: out of range (legal: 0 to 1000000)"),
+        ("udp://:0?quota=1e3", "quota=1e3: not a whole number (legal: 0 to 1000000)"),
+        ("udp://:0?address=mine", "address=mine: unknown word (legal: announced, sender)"),
     ],
 )
 def test_a_wrong_url_is_named_with_what_is_wrong(url: str, text: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(f'subscription url {url!r}: {text}')}$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{url}: {text}')}$"):
         Subscription(url)
 
 

@@ -1,0 +1,260 @@
+"""State → the JSON of the admin API. Pure: admin.py serves it.
+
+Texts are as the table has them, so a byte of a key that is not UTF-8 is a lone surrogate, `\\udcff`. Times are seconds;
+what is relative to now says so by its name (`age`, `retry_in`, `uptime`). What is not known, or has no meaning in a
+state, is null. New names may come; those that are here stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from router import __version__
+from router.balance import in_turn
+from router.endpoint import LIVE, OUT, TRIAL, Endpoint
+from router.pool import Member, Pool
+from router.said import Said, said, sayers, source
+from router.stats import Counts, Slot
+from router.table import Table
+
+Json = dict[str, Any]
+
+STATES = {LIVE: "live", OUT: "out", TRIAL: "trial"}
+
+
+@dataclass(frozen=True)
+class State:
+    """What there is to see of one gfrouter, at one time. `now` is in monotonic, `wall` in unix seconds."""
+
+    table: Table
+    slots: Sequence[Slot]
+    addresses: Mapping[str, Sequence[str]]  # by use
+    on_demand: Collection[str]  # sources that are asked for each key that nobody knows
+    pid: int
+    began: float  # monotonic seconds
+    warming: float  # seconds left
+    now: float
+    wall: float
+
+    def shares(self) -> list[Counts]:
+        """What each router process has counted."""
+        return [slot.counts for slot in self.slots if slot.pid]
+
+
+# The whole.
+
+
+def sources(state: State) -> Json:
+    return {"sources": [source(feed) for feed in state.table.feeds]}
+
+
+def status(state: State) -> Json:
+    """The process, what it does, and how much it knows."""
+    table, shares = state.table, state.shares()
+    return {
+        "version": __version__,
+        "pid": state.pid,
+        "started": int(state.wall - (state.now - state.began)),
+        "uptime": int(state.now - state.began),
+        "addresses": {use: list(addresses) for use, addresses in state.addresses.items()},
+        "warming": state.warming,
+        "waiting": sum(counts.get("waiting", 0) for counts in shares),
+        "in_flight": sum(counts.get("active", 0) for counts in shares),
+        "requests": sum(slot.total()["requests"] for slot in state.slots),
+        "pools": len(table.pools),
+        "nodes": len(table.endpoints),
+        "out": sum(turn(endpoint, state.now) == OUT for endpoint in table.out),
+        "processes": [_process(slot) for slot in state.slots],
+        **sources(state),
+    }
+
+
+def _process(slot: Slot) -> Json:
+    counts = slot.counts
+    return {
+        "number": slot.number,
+        "pid": slot.pid or None,
+        "state": "down" if not slot.pid else "cheap" if counts.get("cheap") else "accepting",
+        "started": int(slot.last_spawn) or None,
+        "starts": slot.spawns,
+        "in_flight": counts.get("active", 0),
+        "requests": slot.total()["requests"],
+    }
+
+
+# Pools and nodes.
+
+
+def pools(state: State) -> Json:
+    return {"pools": [_summary(state, pool) for pool in state.table.pools.values()]}
+
+
+def _summary(state: State, pool: Pool) -> Json:
+    turns = [turn(member.endpoint, state.now) for member in pool.members.values()]
+    return {
+        "key": pool.key,
+        "algorithm": pool.algorithm,
+        "nodes": len(turns),
+        "out": turns.count(OUT),
+        "sources": [name for name, _ in said(state.table, pool.key)],
+    }
+
+
+def pool(state: State, key: str) -> Json | None:
+    """One key with its nodes; None where nobody knows it."""
+    known = state.table.pools.get(key)
+    if known is None:
+        return None
+    words, shares = said(state.table, key), _shares_of(state, key)
+    nodes = [_member(state, member, words, shares) for member in known.members.values()]
+    return _summary(state, known) | {"nodes": nodes}
+
+
+def _member(state: State, member: Member, words: Said, shares: list[Json]) -> Json:
+    node = member.node
+    return {
+        **_health(member.endpoint, state.now),
+        "host": node.host,
+        "weight": node.weight,
+        "backup": node.backup,
+        "modifier1": node.modifier1,
+        "modifier2": node.modifier2,
+        "sources": sayers(words, node.address),
+        **_counted([(member, shares)]),
+    }
+
+
+def nodes(state: State, wanted: str = "") -> Json:
+    """Every address with its keys; `wanted` is a state, and leaves out those in any other."""
+    words: dict[str, Said] = {}
+    shares: dict[str, list[Json]] = {}
+    for key in state.table.pools:
+        words[key], shares[key] = said(state.table, key), _shares_of(state, key)
+    endpoints = state.table.endpoints.values()
+    return {
+        "nodes": [
+            _endpoint(state, endpoint, words, shares)
+            for endpoint in endpoints
+            if not wanted or STATES[turn(endpoint, state.now)] == wanted
+        ]
+    }
+
+
+def _endpoint(
+    state: State,
+    endpoint: Endpoint,
+    words: Mapping[str, Said],
+    shares: Mapping[str, list[Json]],
+) -> Json:
+    members = sorted(endpoint.members, key=lambda member: member.pool.key)
+    names = {name for member in members for name in sayers(words[member.pool.key], endpoint.address)}
+    return {
+        **_health(endpoint, state.now),
+        "keys": [member.pool.key for member in members],
+        "sources": [feed.source for feed in state.table.feeds if feed.source in names],
+        **_counted((member, shares[member.pool.key]) for member in members),
+    }
+
+
+def turn(endpoint: Endpoint, now: float) -> int:
+    """LIVE, OUT or TRIAL. That a failed node's time is up the routers see for themselves, and need not tell us."""
+    return TRIAL if endpoint.state == OUT and endpoint.out_until <= now else endpoint.state
+
+
+def _health(endpoint: Endpoint, now: float) -> Json:
+    at = turn(endpoint, now)
+    return {
+        "address": endpoint.address,
+        "state": STATES[at],
+        "retry_in": round(endpoint.out_until - now, 1) if at == OUT else None,
+    }
+
+
+def _shares_of(state: State, key: str) -> list[Json]:
+    """By address, what each router process has counted for the nodes of this key."""
+    return [counts["pools"][key][1] for counts in state.shares() if key in counts.get("pools", ())]
+
+
+def _counted(members: Iterable[tuple[Member, list[Json]]]) -> Json:
+    in_flight = requests = failures = 0
+    for member, shares in members:
+        requests += member.requests
+        failures += member.failures
+        for share in shares:
+            if counts := share.get(member.node.address):
+                requests += counts[0]
+                in_flight += counts[3]
+                failures += counts[4]
+    return {"in_flight": in_flight, "requests": requests, "failures": failures}
+
+
+# How a request would go.
+
+
+def lookup(state: State, key: str) -> Json:
+    """What becomes of a request with this key, and why: `outcome` is `node`, `wait`, `no node` or `unknown key`."""
+    table = state.table
+    words = said(table, key)
+    known = table.pools.get(key)
+    members = list(known.members.values()) if known else []
+    next_ones = {id(member) for member in in_turn(members, lambda member: turn(member.endpoint, state.now))}
+    outcome, reasons = _outcome(state, bool(known), len(next_ones))
+    return {
+        "key": key,
+        "outcome": outcome,
+        "reasons": reasons,
+        "algorithm": known.algorithm if known else None,
+        "nodes": [_candidate(state, member, id(member) in next_ones, words) for member in members],
+        "unresolved": [
+            {"address": name, "error": table.names[name].error, "sources": sayers(words, name)}
+            for name in table.named.get(key, ())
+            if not table.names[name].addresses
+        ],
+        "sources": [
+            {"name": feed.source, "knows": key in feed.slices, "error": feed.key_errors.get(key) or feed.error or ""}
+            for feed in table.feeds
+        ],
+    }
+
+
+def _outcome(state: State, known: bool, next_ones: int) -> tuple[str, list[str]]:
+    if next_ones:
+        return "node", [f"{next_ones} node{'s take' if next_ones > 1 else ' takes'} a turn"]
+    if known:
+        return "no node", ["every node of this key has failed, and is tried again when its time is up"]
+    waits = [f"{name} is asked for it, and the request waits for the answer" for name in state.on_demand]
+    if state.warming:
+        silent = [feed.source for feed in state.table.feeds if not feed.spoken]
+        waits.append(f"still warming: it waits up to {state.warming:.0f} s for {', '.join(silent)}")
+    return ("wait", waits) if waits else ("unknown key", ["no source knows this key"])
+
+
+def _candidate(state: State, member: Member, is_next: bool, words: Said) -> Json:
+    """One node of the key: may the next request get it, and what each source says of it."""
+    node, address = member.node, member.endpoint.address
+    return {
+        **_health(member.endpoint, state.now),
+        "host": node.host,
+        "next": is_next,
+        "weight": node.weight,
+        "backup": node.backup,
+        "said": list(_said_of(address, words)),
+    }
+
+
+def _said_of(address: str, words: Said) -> Iterator[Json]:
+    """The first one describes the node; the others are the reason why it stays when that one lets go of it."""
+    describes = True
+    for name, nodes in words:
+        if node := nodes.get(address):
+            yield {
+                "source": name,
+                "describes": describes,
+                "weight": node.weight,
+                "backup": node.backup,
+                "modifier1": node.modifier1,
+                "modifier2": node.modifier2,
+            }
+            describes = False
