@@ -19,6 +19,7 @@ from router.options import Options, help_text
 from router.sockets import Sockets
 from router.source import Source
 from router.sources import Common, Opened, load_source, open_source, words
+from router.static import Static
 from router.supervisor import Supervisor
 from router.systemd import passed_sockets
 from router.uwsgi import printable
@@ -103,19 +104,21 @@ def admin(options: Options, sockets: Sockets) -> socket.socket | None:
 
 
 def discover(options: Options, sockets: Sockets) -> list[Opened]:
-    """The sources that the options name, the first to describe a node first; without a word, subscriptions.
+    """The sources that the options name, the first to describe a node first; without a word or node, subscriptions.
 
     The subscription servers come first, or where the word `subscription` stands.
     """
     named = words(options.discovery)
     servers: list[Opened] = []
-    if not named or SUBSCRIPTION in named or "subscription_server" not in options.defaulted:
+    if not (named or options.to) or SUBSCRIPTION in named or "subscription_server" not in options.defaulted:
         servers = [Opened(subscription(server, options), Common()) for server in sockets.subscription_servers()]
     if SUBSCRIPTION not in named:
         named = [SUBSCRIPTION, *named]
     opened = []
     for word in dict.fromkeys(named):
         opened += servers if word == SUBSCRIPTION else [open_source(word)]
+    if options.to or options.fallback:
+        opened.append(Opened(Static(options.to, options.fallback), Common()))
     return opened
 
 

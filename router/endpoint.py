@@ -23,7 +23,7 @@ LIVE, OUT, TRIAL, TRYING = range(4)
 class Endpoint:
     """One address: `family` and `sockaddr` as `socket.connect` wants them, and its state in this process."""
 
-    __slots__ = ("address", "family", "in_flight", "members", "out_until", "sockaddr", "state")
+    __slots__ = ("address", "failed_at", "family", "in_flight", "members", "out_until", "sockaddr", "state")
 
     def __init__(self, address: str, family: int, sockaddr: Any) -> None:
         self.address = address
@@ -31,6 +31,7 @@ class Endpoint:
         self.sockaddr = sockaddr
         self.state = LIVE
         self.in_flight = 0
+        self.failed_at = 0.0  # unix seconds; meaningful while OUT, in the supervisor alone
         self.out_until = 0.0  # monotonic seconds; meaningful while OUT
         self.members: set[Member] = set()
 

@@ -34,7 +34,7 @@ from router.key import find_key
 from router.logs import Complaints, peer_name
 from router.pool import Member
 from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
-from router.session import CLOSED, CONNECT, DETOUR, HEAD, RELAY, WAIT, Detours, Session
+from router.session import CLOSED, CONNECT, DETOUR, HEAD, NO_NODE, RELAY, WAIT, Detours, Session
 from router.table import Table
 from router.uwsgi import HEADER, PacketError, looks_like_http, printable
 from router.waiting import WaitingRoom
@@ -163,7 +163,7 @@ class Engine:
             return self.unknown(session, key)
         pool.hits += 1
         if (member := pool.pick(pool)) is None:
-            return self.refuse(session, "no node")
+            return self.detours.nowhere(session, NO_NODE)
         self.connect(session, member)
 
     def connect(self, session: Session, member: Member) -> None:
@@ -275,7 +275,7 @@ class Engine:
     def unknown(self, session: Session, key: bytes) -> None:
         """Nobody serves this key. Where somebody may soon, the session waits for that."""
         if refusal := self.room.refusal:
-            return self.refuse(session, refusal)
+            return self.detours.nowhere(session, refusal)
         session.state = WAIT
         self.room.enter(session, str(key, "utf-8", "surrogateescape"))
 

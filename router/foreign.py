@@ -17,9 +17,8 @@ from router.values import FALSE_WORDS
 Verdict = Literal["silent", "idle", "worker", "refused"]
 
 FASTROUTER_REFUSED = """
-    zerg= use-cache? use-pattern= use-base= use-code-string= use-socket? to= fallback= fallback-on-no-key
-    subscription-fallback-key= post-buffering= resubscribe= resubscribe-bind= harakiri= uid= gid=
-    force-key= emperor-socket= defer-connect-timeout=
+    zerg= use-cache? use-pattern= use-base= use-code-string= use-socket? post-buffering= resubscribe=
+    resubscribe-bind= harakiri= uid= gid= force-key= emperor-socket= defer-connect-timeout=
 """
 
 FASTROUTER_IDLE = """

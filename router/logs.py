@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from router.address import name_of
 from router.key import djb33x
+from router.static import RESERVED
 from router.table import Change
 from router.uwsgi import printable
 
@@ -31,7 +32,7 @@ def log_to(stream: TextIO) -> None:
 
 def log_change(change: Change) -> None:
     """What changed in a pool: `foo.com + 10.0.0.5:3031 (consul)`, or uWSGI's lines for its own subscriptions."""
-    key = printable(change.key)
+    key = RESERVED.get(change.key) or printable(change.key)
     if change.source.startswith("subscription"):
         who = f"[uwsgi-subscription for pid {os.getpid()}]"
         lines = [f"{who} new pool: {key} (hash key: {djb33x(change.key)})"] if change.opened else []

@@ -24,7 +24,9 @@ from router.values import (
     file_mode,
     file_name,
     flag,
+    key,
     listening_address,
+    node_address,
     one_of,
     owner,
     queue_length,
@@ -153,6 +155,17 @@ class Options:
         "node describes it. The subscription servers come first, or where the word subscription stands",
         plain="discovery",
     )  # fmt: skip
+    to: tuple[str, ...] = option(
+        (), node_address, DISCOVERY, "NODE",
+        "send requests for keys that no source knows to this node, ADDRESS[,MODIFIER1[,MODIFIER2]]; several take "
+        "turns; repeatable",
+        plain="to",
+    )  # fmt: skip
+    subscription_fallback_key: str = option(
+        "", key, DISCOVERY, "KEY",
+        "send requests for keys without a node to the nodes of this key",
+        plain="subscription-fallback-key",
+    )  # fmt: skip
     max_keys: int = option(
         50_000, whole(1, MAX_NODES), DISCOVERY, "N",
         "keep at most so many keys of one source of nodes",
@@ -178,6 +191,17 @@ class Options:
         "send a request to another node: none = never, connect = after a failed connect, idempotent = also a "
         "GET, HEAD or OPTIONS without body whose node closed before its first byte",
         plain="retry",
+    )  # fmt: skip
+    fallback: tuple[str, ...] = option(
+        (), node_address, FAILURES, "NODE",
+        "where no other node could be connected to, send the request to this one, ADDRESS[,MODIFIER1[,MODIFIER2]]; of "
+        "several, the first one that works; repeatable",
+        plain="fallback",
+    )  # fmt: skip
+    fallback_on_no_key: bool = option(
+        False, flag, FAILURES, "",
+        "send requests for keys without a node to the fallback nodes, too",
+        plain="fallback-on-no-key",
     )  # fmt: skip
     gracetime: int = option(
         30, seconds, FAILURES, "SECONDS",

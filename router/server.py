@@ -27,6 +27,7 @@ from router.logs import log, log_to
 from router.options import Options
 from router.pair import Message, encode, messages, unpack_node
 from router.session import Detours
+from router.static import only_fallback
 from router.table import Change, Table
 from router.waiting import WaitingRoom
 
@@ -81,6 +82,8 @@ class Router:
                 max_retries=options.max_retries,
                 retry=options.retry,
                 quiet=options.quiet,
+                fallback_on_no_key=options.fallback_on_no_key,
+                fallback_key=options.subscription_fallback_key,
             ),
             room=lambda engine: WaitingRoom(engine, wake=lambda: wake_room.start(engine.room.serve)),
         )
@@ -177,9 +180,14 @@ class Router:
         if change.opened:
             self.engine.room.call(change.key)
 
+    @property
+    def helpless(self) -> bool:
+        """True where no node can be asked. Fallback nodes alone help only where they serve keys without nodes, too."""
+        return self.table.empty or (not self.options.fallback_on_no_key and only_fallback(self.table))
+
     def go_cheap_or_not(self) -> None:
         """Accept while there is a node to ask; a router that is not cheap always accepts."""
-        wanted = self.serving and not (self.options.cheap and self.table.empty)
+        wanted = self.serving and not (self.options.cheap and self.helpless)
         if wanted == self.accepting:
             return
         self.accepting = wanted

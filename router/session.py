@@ -3,7 +3,7 @@
 The engine hands a session over in state DETOUR where a node cannot be connected to, took the request and said nothing,
 or answered before it had the whole body. A greenlet decides what becomes of the session and hands it back with
 `engine.connect` or `engine.close`; it relays nothing. The client may leave at any moment; the engine sees that and ends
-the session, so whoever has waited looks at the state first.
+the session, so whoever has waited looks at the state first. Where a key has no node, that is decided at once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from router.endpoint import OUT, Endpoint
+from router.key import find_key
+from router.static import FALLBACK, RESERVED, TO
 from router.uwsgi import is_repeatable, printable
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ HEAD, WAIT, CONNECT, RELAY, DETOUR, CLOSED = range(6)  # engine.py draws the way
 # Not the node's fault, which is not marked: the backlog of its unix socket is full, or the trouble is our own.
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 BUSY_WAIT = 0.005  # seconds until nodes that were only busy are asked again
+
+UNKNOWN_KEY, NO_NODE = "unknown key", "no node"  # why a request is refused: nobody knows its key, or all have failed
 
 LINGER = 10.0  # seconds in which a client must see that its answer is complete; nginx gives as much or more
 LINGER_WAIT = 0.02  # seconds between two looks whether it has sent more
@@ -85,6 +89,9 @@ class Detours:
     A node that refuses is out of turn for `gracetime` seconds. `max_retries` is the number of connects after the first
     one. `retry`: `none` gives up at once, `connect` asks another node where no connection came about, `idempotent`
     does so as well for a GET, HEAD or OPTIONS without body whose node ended the connection and had said nothing.
+
+    Where the pool has nobody left to ask, and for the last of the retries, the fallback nodes take their turn; with
+    `fallback_on_no_key` also where a key has no node at all. `fallback_key` is the key to try for one without a node.
     """
 
     def __init__(
@@ -95,6 +102,8 @@ class Detours:
         max_retries: int,
         retry: str,
         quiet: bool,
+        fallback_on_no_key: bool = False,
+        fallback_key: str = "",
         clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], Any] = gevent.sleep,
     ) -> None:
@@ -103,10 +112,20 @@ class Detours:
         self.max_retries = 0 if retry == "none" else max_retries
         self.idempotent = retry == "idempotent"
         self.quiet = quiet
+        self.fallback_on_no_key = fallback_on_no_key
+        self.fallback_key = fallback_key
         self.clock = clock
         self.sleep = sleep
 
     # Called by the engine.
+
+    def nowhere(self, session: Session, refusal: str) -> None:
+        """The session's key has no node, for the reason `refusal`: ask one that the options name for that."""
+        member = self._stand_in(session, refusal)
+        if member is not None:
+            self.engine.connect(session, member)
+        else:
+            self.engine.refuse(session, NO_NODE if refusal == UNKNOWN_KEY and TO in self.engine.pools else refusal)
 
     def unconnected(self, session: Session, member: Member, error: int) -> None:
         """No connection to `member` came about; `error` is the errno."""
@@ -123,12 +142,14 @@ class Detours:
     # In greenlets.
 
     def _connect_elsewhere(self, session: Session, member: Member, error: int) -> None:
-        self._blame(member, error, session.tries - 1)
+        self._blame(session, member, error)
         session.avoid = (*session.avoid, member.endpoint)
         if error in PASSING:
             session.busy = (*session.busy, member.endpoint)
         if session.tries > self.max_retries:
-            return self._give_up(session, "unreachable", f"no node of {member.pool.key!r} could be connected to")
+            return self._give_up(
+                session, "unreachable", f"no node of {asked_key(session, member)!r} could be connected to"
+            )
         self._connect(session, member)
 
     def _ask_elsewhere(self, session: Session, member: Member) -> None:
@@ -170,21 +191,49 @@ class Detours:
         if chosen is not None:
             self.engine.connect(session, chosen)
         else:
-            self._give_up(session, "no node", f"no other node of {key!r} is left to ask")
+            self._give_up(session, NO_NODE, f"no other node of {asked_key(session, member)!r} is left to ask")
 
     def _pick(self, session: Session, key: str) -> Member | None:
-        pool = self.engine.pools.get(key)
         # One that is picked must be asked, or a trial would never end: nobody picks for a client that has left.
-        if pool is None or session.state != DETOUR:
+        if session.state != DETOUR:
+            return None
+        last = session.tries == self.max_retries  # a large pool that dies as a whole must leave one try to a fallback
+        return (self._fallback(session) if last else None) or self._of(key, session) or self._fallback(session)
+
+    def _of(self, key: str, session: Session) -> Member | None:
+        """The next node of the key's pool, if there is one that the session has not asked yet."""
+        pool = self.engine.pools.get(key)
+        if pool is None:
             return None
         pool.hits += 1
         return pool.pick(pool, session.avoid)
 
-    def _blame(self, member: Member, error: int, retries: int) -> None:
+    def _stand_in(self, session: Session, refusal: str) -> Member | None:
+        """Who serves a key without nodes. `to` is for keys that nobody knows, whatever has become of known ones."""
+        member = None
+        if refusal in (UNKNOWN_KEY, NO_NODE):
+            member = self._of(self.fallback_key, session)
+        if member is None and refusal == UNKNOWN_KEY:
+            member = self._of(TO, session)
+        if member is None and self.fallback_on_no_key:
+            member = self._fallback(session)
+        return member
+
+    def _fallback(self, session: Session) -> Member | None:
+        """The first fallback node that is in turn. Failed ones are asked again where no other is left: it is the last
+        resort, and one that is back serves at once.
+        """
+        pool = self.engine.pools.get(FALLBACK)
+        if pool is None:
+            return None
+        failed = (member for member in pool.members.values() if member.endpoint not in session.avoid)
+        return self._of(FALLBACK, session) or next(failed, None)
+
+    def _blame(self, session: Session, member: Member, error: int) -> None:
         """Say so, and mark the endpoint if it was its fault and nobody has done so yet."""
         endpoint: Endpoint = member.endpoint
-        key, address = printable(member.pool.key), printable(endpoint.address)
-        unable = f'unable to connect() to node "{address}" ({retries} retries): {os.strerror(error)}'
+        key, address = printable(asked_key(session, member)), printable(endpoint.address)
+        unable = f'unable to connect() to node "{address}" ({session.tries - 1} retries): {os.strerror(error)}'
         self.engine.complaints.count("unconnected", "" if self.quiet else unable)
         if error in PASSING:
             return
@@ -196,3 +245,13 @@ class Detours:
     def _give_up(self, session: Session, kind: str, text: str) -> None:
         if session.state == DETOUR:
             self.engine.refuse(session, kind, text)
+
+
+def asked_key(session: Session, member: Member) -> str:
+    """The key that a request which went to `member` is for."""
+    key = member.pool.key
+    if key not in RESERVED:
+        return key
+    if not session.head:  # the client has left
+        return RESERVED[key]
+    return str(find_key(session.head, session.size), "utf-8", "surrogateescape")

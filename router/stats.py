@@ -15,18 +15,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from router import __version__
-from router.endpoint import OUT
+from router.endpoint import OUT, Endpoint
 from router.feed import Feed
 from router.kernel import Usage
 from router.key import djb33x
 from router.pool import Member
-from router.said import said, sayers, source
+from router.said import Said, said, sayers, source
+from router.static import FALLBACK, RESERVED, TO
 from router.table import Table
 
 if TYPE_CHECKING:
     from router.engine import Engine  # needs select.epoll, which the supervisor's monkey patch takes away
 
 Counts = dict[str, Any]
+
+MORE = ("host", "modifier1", "modifier2", "requests", "tx", "rx", "weight", "backup", "ref", "failcnt", "death_mark")
 
 
 @dataclass
@@ -135,7 +138,8 @@ def snapshot(
         "cwd": cwd,
         "active_sessions": sum(worker["active_sessions"] for worker in workers),
         "fastrouter": list(addresses),
-        "subscriptions": [_pool(table, key, shares) for key in table.pools],
+        **_static(table, shares),
+        "subscriptions": [_pool(table, key, shares) for key in table.pools if key not in RESERVED],
         "warming": warming,
         "waiting": sum(counts.get("waiting", 0) for counts in shares),
         "cheap": int(bool(shares) and all(counts.get("cheap", False) for counts in shares)),
@@ -177,21 +181,45 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
     }
 
 
+def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:
+    """The nodes that the options name, where they do: `static_nodes` is uWSGI's list, of the option `to`."""
+    found = {}
+    for key, name in ((TO, "static_nodes"), (FALLBACK, "fallback_nodes")):
+        if any(key in feed.slices for feed in table.feeds):
+            parts, words = _parts(key, shares), said(table, key)
+            members = table.pools[key].members.values() if key in table.pools else ()
+            found[name] = [_static_node(member.endpoint, _of_node(member, parts, words)) for member in members]
+    return found
+
+
+def _static_node(endpoint: Endpoint, node: dict[str, Any]) -> dict[str, Any]:
+    """uWSGI's three fields, the grace being the time at which it failed, and more of a node's beside them."""
+    grace = int(endpoint.failed_at) if endpoint.state == OUT else 0
+    return {"name": node["name"], "hits": node["requests"], "grace": grace} | {name: node[name] for name in MORE}
+
+
 def _pool(table: Table, key: str, shares: Sequence[Counts]) -> dict[str, Any]:
     pool = table.pools[key]
     words = said(table, key)
-    parts = [counts["pools"][key] for counts in shares if key in counts.get("pools", ())]
+    parts = _parts(key, shares)
     return {
         "key": key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
         "hash": djb33x(key),
         "hits": pool.hits + sum(hits for hits, _ in parts),
         "sni_enabled": int(any(member.node.sni for member in pool.members.values())),
         "algo": pool.algorithm,
-        "nodes": [
-            _node(member, [nodes[address] for _, nodes in parts if address in nodes], sayers(words, address))
-            for address, member in pool.members.items()
-        ],
+        "nodes": [_of_node(member, parts, words) for member in pool.members.values()],
     }
+
+
+def _parts(key: str, shares: Sequence[Counts]) -> list[Any]:
+    """What the routers have counted for the key: each its hits, and its counters by address."""
+    return [counts["pools"][key] for counts in shares if key in counts.get("pools", ())]
+
+
+def _of_node(member: Member, parts: Sequence[Any], words: Said) -> dict[str, Any]:
+    address = member.endpoint.address
+    return _node(member, [nodes[address] for _, nodes in parts if address in nodes], sayers(words, address))
 
 
 def _node(member: Member, parts: Sequence[Sequence[Any]], sources: list[str]) -> dict[str, Any]:

@@ -97,15 +97,13 @@ class Supervisor:
             admin_server(self.admin_listener, self.look, self.admin_names()).start()
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
-        if self.warming_left():
-            names = ", ".join(feed.source for feed in self.feeds)
-            log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
         keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
         resolver = gevent.spawn(self.resolver.run)
         discoveries = [
             gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
             for source, feed in zip(self.sources, self.feeds, strict=True)
         ]
+        gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
         gevent.killall([resolver, *discoveries], block=False)  # one that does not let go must not keep us
         for router in self.routers:
@@ -174,6 +172,11 @@ class Supervisor:
         """Seconds for which a request for an unknown key may still wait for a source to name it."""
         return 0.0 if all(feed.spoken for feed in self.feeds) else max(0.0, self.warm_at - monotonic())
 
+    def say_who_is_waited_for(self) -> None:
+        if self.warming_left():
+            names = ", ".join(feed.source for feed in self.feeds if not feed.spoken)
+            log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
+
     def on_spoken(self, _feed: Feed) -> None:
         if not self.warming_left():
             for router in self.routers:
@@ -187,6 +190,8 @@ class Supervisor:
             router.note_change(change)
 
     def on_health(self, endpoint: Endpoint) -> None:
+        if endpoint.state == OUT:
+            endpoint.failed_at = time()
         if endpoint.state in (LIVE, OUT):
             for router in self.routers:
                 router.note_health(endpoint.address)

@@ -6,12 +6,14 @@ and the text itself are added by router/configuration.py.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from grp import getgrnam
 from pwd import getpwnam
 
 from router.address import AddressError, Local, Shared, parse_local
+from router.static import static_node
 from router.url import parse_url
 
 # Longer waits than a year and more processes than machines have cores for are slips of the unit.
@@ -89,6 +91,19 @@ def _local(text: str) -> Local:
         return parse_local(text)
     except AddressError as error:
         raise ValueError(error.reason) from None
+
+
+def node_address(text: str) -> str:
+    """A node that an option names."""
+    static_node(text)
+    return text
+
+
+def key(text: str) -> str:
+    """A key as packets name it."""
+    if not 0 < len(os.fsencode(text)) < 256:
+        raise ValueError("a key has 1 to 255 bytes")
+    return text
 
 
 def file_mode(text: str) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from router.session import Session
+from router.session import UNKNOWN_KEY, Session
 
 if TYPE_CHECKING:
     from router.engine import Engine
@@ -48,7 +48,7 @@ class WaitingRoom:
     def refusal(self) -> str:
         """Why nobody may enter, as it is counted; empty where one may."""
         if not self.is_open:
-            return "unknown key"
+            return UNKNOWN_KEY
         return "waiting room full" if len(self.keys) >= self.most else ""
 
     def open(self) -> None:

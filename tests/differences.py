@@ -50,6 +50,35 @@ DIFFERENCES = (
         test="test_end_to_end_faults.py::test_a_full_unix_backlog_is_left_for_another_node",
     ),
     Difference(
+        "to-beside",
+        REQUESTS,
+        "`to` is ignored beside a subscription server, or another way to find nodes.",
+        "Its nodes serve the keys that no source knows.",
+        "All sources are one map, and a key that is missing there has no better place to go.",
+    ),
+    Difference(
+        "fallback-last",
+        REQUESTS,
+        "With `fallback` nobody asks the other nodes of a pool where one could not be connected to.",
+        "They are asked first. The last of the retries is kept for a fallback node.",
+        "A request is better off with the application that it is for.",
+    ),
+    Difference(
+        "fallback-marked",
+        REQUESTS,
+        "A fallback node that fails is not marked: each request asks it again.",
+        "It is marked as any other, and asked where no other is left. `fallback_nodes` in the stats shows them all.",
+        "One dead fallback node does not delay every request, and an operator sees it.",
+    ),
+    Difference(
+        "static-modifiers",
+        REQUESTS,
+        "What stands behind the address in `to` or `fallback` is passed over. A fallback node gets the modifiers of "
+        "the node that failed.",
+        "`ADDRESS[,MODIFIER1[,MODIFIER2]]`; without any, they are 0.",
+        "A fallback node may be another kind of application.",
+    ),
+    Difference(
         "once-more",
         REQUESTS,
         "A node that takes a request and closes or resets: an empty reply.",

@@ -196,13 +196,23 @@ class Stage:
 
     def node(self, *scripts: Script, key: str = "foo.com", address: str = "127.0.0.1:0", **fields: object) -> str:
         """The next node, announced for `key` and known; returns its address. It answers with its letter."""
+        where = self.unknown_node(*scripts, address=address)
+        self.announce(where, key, **fields)
+        return where
+
+    def unknown_node(self, *scripts: Script, address: str = "127.0.0.1:0") -> str:
+        """The next node, which the router has not heard of; it may be there before the router."""
         number = len(self.nodes) + 1
         letter = bytes([ord("A") + number - 1])
         node = self._stack.enter_context(ScriptedNode(*scripts or (answer(letter),), address=address))
         self.nodes.append(node)
         self.call(node.address, f"node {number}")
-        self.announce(node.address, key, **fields)
         return node.address
+
+    def dead_address(self, name: str = "dead") -> str:
+        """One where nobody listens."""
+        self.call(address := free_address(), name)
+        return address
 
     def announce(self, address: str, key: str = "foo.com", **fields: object) -> None:
         """Returns when the router knows."""
@@ -340,6 +350,11 @@ def _flat(stats: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """The comparable part of a stats object as (name, value)."""
     for name in TOP_FIELDS:
         yield name, stats.get(name)
+    for node in stats.get("static_nodes", ()):
+        yield from (
+            (f"static {node['name']} {name}", value)
+            for name, value in (("hits", node["hits"]), ("grace", bool(node["grace"])))
+        )
     for pool in stats.get("subscriptions", ()):
         alive = [node for node in pool["nodes"] if not node["death_mark"]]
         if alive:

@@ -86,8 +86,6 @@ NOT_YET = {
     "a_for_block": "for = 2\nfastrouter-processes = %(_)\nendfor =\n",
     "use_pattern": "fastrouter-use-pattern = /tmp/%%s.sock\n",
     "use_base": "fastrouter-use-base = /tmp/\n",
-    "to": "fastrouter-to = 127.0.0.1:1\n",
-    "fallback": "fastrouter-fallback = 127.0.0.1:1\n",
     "post_buffering": "fastrouter-post-buffering = 8192\n",
     "resubscribe": "fastrouter-resubscribe = 127.0.0.1:1\n",
 }

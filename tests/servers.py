@@ -307,7 +307,7 @@ class Router(Process):
 
         def idle() -> bool:
             stats = self.stats()
-            refs = [node["ref"] for pool in stats["subscriptions"] for node in pool["nodes"]]
+            refs = [node["ref"] for pool in stats.get("subscriptions", ()) for node in pool["nodes"]]
             return stats["active_sessions"] == 0 and not any(refs)
 
         wait_for(idle, "active_sessions and every ref to be 0")

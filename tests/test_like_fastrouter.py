@@ -13,13 +13,14 @@ import pytest
 import like_options
 import like_processes
 import like_requests
+import like_static
 import like_subscriptions
 import like_views
 from differences import DIFFERENCES, Difference
 from like import SECTIONS, Case, apart, cases_of, observe
 from servers import TESTS
 
-MODULES = (like_requests, like_subscriptions, like_processes, like_options, like_views)
+MODULES = (like_requests, like_static, like_subscriptions, like_processes, like_options, like_views)
 CASES = [each for module in MODULES for each in cases_of(module)]
 NAMES = [difference.name for difference in DIFFERENCES]
 

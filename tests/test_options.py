@@ -173,11 +173,15 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscription_address": ("sender", "sender"),
     "subscription_quota": ("0", 0),
     "discovery": ("dns", ("dns",)),
+    "to": (":1,7", (":1,7",)),
+    "subscription_fallback_key": ("all.com", "all.com"),
     "max_keys": ("1", 1),
     "max_nodes": ("10000000", 10_000_000),
     "connect_timeout": ("2", 2),
     "max_retries": ("5", 5),
     "retry": ("none", "none"),
+    "fallback": ("/run/app.sock", ("/run/app.sock",)),
+    "fallback_on_no_key": ("true", True),
     "gracetime": ("9", 9),
     "quiet": ("true", True),
     "processes": ("4", 4),
@@ -742,8 +746,7 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 REFUSED = """
     fastrouter-zerg fastrouter-use-cache fastrouter-use-pattern fastrouter-use-base fastrouter-use-code-string
-    fastrouter-use-socket fastrouter-to fastrouter-fallback fastrouter-fallback-on-no-key
-    fastrouter-subscription-fallback-key fastrouter-post-buffering fastrouter-resubscribe
+    fastrouter-use-socket fastrouter-post-buffering fastrouter-resubscribe
     fastrouter-resubscribe-bind fastrouter-harakiri fastrouter-uid fastrouter-gid fastrouter-force-key
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
@@ -762,7 +765,7 @@ def test_what_would_change_the_router_and_is_not_there_is_refused(name: str) -> 
     assert refusal("", **environ).endswith(f"{name} is not supported yet by gfrouter {__version__}")
 
 
-@pytest.mark.parametrize("line", ["to = :1", "fallback = :1", "use-base = /run/", "resubscribe = :1"])
+@pytest.mark.parametrize("line", ["use-base = /run/", "resubscribe = :1"])
 def test_their_plain_spellings_are_refused_too(line: str) -> None:
     name = line.split(" = ")[0]
     assert ini_refusal(line, section="gfrouter") == (
@@ -887,3 +890,19 @@ def test_an_address_without_its_port_is_no_unix_socket() -> None:
 def test_options_of_another_version_are_left_out() -> None:
     text = json.dumps(json.loads(Options(timeout=7).to_json()) | {"invented-later": 1})
     assert Options.from_json(text) == Options(timeout=7)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--to x:99999", "--to x:99999: port 99999 is out of range (0 to 65535)"),
+        (
+            "--fallback a:1,300",
+            "--fallback a:1,300: modifier 300 is out of range "
+            "(legal: ADDRESS[,MODIFIER1[,MODIFIER2]], modifiers from 0 to 255)",
+        ),
+        ("--subscription-fallback-key=", "--subscription-fallback-key: a key has 1 to 255 bytes"),
+    ],
+)
+def test_nodes_and_keys_in_options_are_looked_at(line: str, message: str) -> None:
+    assert refusal(line) == message
