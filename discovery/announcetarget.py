@@ -135,7 +135,8 @@ class Announcer:
     def _complain(self, trouble: str) -> None:
         """Say what is wrong, where that is not what was wrong before."""
         if trouble != self.trouble:
-            log.warning("%s: %s; trying again", self.target.name, trouble)
+            name = f"{self.target.name}: "
+            log.warning("%s%s; trying again", "" if trouble.startswith(name) else name, trouble)
         self.trouble = trouble
 
 

@@ -53,7 +53,7 @@ class ToConsul:
             raise url.wrong(f"Consul knows no weight over {MOST_WEIGHT}")
         self.said = said
         self.every = min(said.interval, said.ttl / 3)
-        self.where = Whereabouts(of_hosts(hosts))
+        self.where = Whereabouts(of_hosts(hosts), self.every)
         self._http = HttpJson(self.where, hosts[0][0], tls_of(self.settings.tls, self.settings.ca_file))
         self._accepts = accepts
         self._begun = False  # something may be registered

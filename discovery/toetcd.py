@@ -46,7 +46,7 @@ class ToEtcd:
         hosts = url.hosts(PORT) or [("127.0.0.1", PORT)]
         self.said = said
         self.every = min(said.interval, said.ttl / 3)
-        self.where = Whereabouts(of_hosts(hosts))
+        self.where = Whereabouts(of_hosts(hosts), self.every)
         self._http = HttpJson(self.where, hosts[0][0], tls_of(self.settings.tls, self.settings.ca_file))
         self._accepts = accepts
         self._prefix = url.path.rstrip("/") or PREFIX

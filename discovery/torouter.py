@@ -42,7 +42,7 @@ class ToRouter:
         self.name = text
         self.said = said
         self.every = float(said.interval)
-        self.where = Whereabouts(router_at(text.removeprefix("udp://").removeprefix("unix://"), PORT))
+        self.where = Whereabouts(router_at(text.removeprefix("udp://").removeprefix("unix://"), PORT), self.every)
         self.told: dict[Place, str] = {}  # what may be known there
         self._joined: dict[Place, str] = {}  # the same, where nobody has refused it
         self._picture: dict[Place, str | None] = {}

@@ -1,4 +1,4 @@
-"""Where a target is: its name looked up at once and again every 30 seconds, in a greenlet of its own.
+"""Where a target is: its name looked up at once and again every few renewals, in a greenlet of its own.
 
 So no renewal ever waits for a DNS server. A lookup that fails keeps the addresses that the last one gave, even if it is
 said now that there is no such name: who is announced there stays so until another place is known. A name means all of
@@ -22,8 +22,9 @@ from router.address import AddressError, HostName, Inet, Unix, name_of, parse_lo
 Place = Inet | Unix
 Look = Callable[[], Sequence[Place]]
 
-LOOK_UP_EVERY = 30.0  # seconds: what operators are used to as a short TTL; getaddrinfo does not tell the real one
-LOOK_UP_AGAIN = 5.0  # the same after a lookup that failed
+# By the usual interval 30 s, which operators are used to as a short TTL; getaddrinfo does not tell the real one.
+RENEWALS = 3
+LOOK_UP_AGAIN = 5.0  # seconds to the next lookup after one that failed
 LEAST_WAIT = 1.0  # seconds between two lookups however many renewals fail
 PATIENCE = 5.0  # seconds that a renewal waits for the very first answer
 SRV_LIFETIME = 5.0  # seconds for one SRV lookup, all servers together
@@ -32,10 +33,11 @@ LEGAL = "HOST:PORT, HOST, [IPV6]:PORT, a path, @NAME, _SERVICE._udp.NAME, consul
 
 
 class Whereabouts:
-    """The places behind one or several names. `look` gives them, or raises OSError."""
+    """The places behind some names. `look` gives them, or raises OSError. A renewal is due each `interval`."""
 
-    def __init__(self, look: Look, *, sleep: Callable[[float], Any] = gevent.sleep) -> None:
+    def __init__(self, look: Look, interval: float, *, sleep: Callable[[float], Any] = gevent.sleep) -> None:
         self.look = look
+        self.every = RENEWALS * interval
         self.sleep = sleep
         self.places: tuple[Place, ...] = ()
         self.error = ""
@@ -47,7 +49,7 @@ class Whereabouts:
         while True:
             self.turn()
             self.sleep(LEAST_WAIT)
-            self._hurry.wait((LOOK_UP_AGAIN if self.error else LOOK_UP_EVERY) - LEAST_WAIT)
+            self._hurry.wait((LOOK_UP_AGAIN if self.error else self.every) - LEAST_WAIT)
             self._hurry.clear()
 
     def turn(self) -> None:

@@ -33,7 +33,7 @@ class Told:
     name, every = "told", 10.0
 
     def __init__(self) -> None:
-        self.where = Whereabouts(list)
+        self.where = Whereabouts(list, 10)
         self.renewals = 0
         self.trouble: Exception | None = None
         self.current = True
@@ -159,7 +159,7 @@ def test_a_lookup_that_fails_keeps_what_the_last_one_gave() -> None:
             raise answer
         return answer
 
-    where = Whereabouts(look)
+    where = Whereabouts(look, 10)
     where.turn()
     with pytest.raises(OSError, match=r"^no such name$"):
         where.now()
@@ -242,7 +242,7 @@ class Listener:
 
     def heard(self) -> list[str]:
         """`+foo.com 127.0.0.1:9` or `-...` for each datagram since it was asked last."""
-        found = []
+        found: list[str] = []
         while True:
             try:
                 said = parse_announcement(self.socket.recv(4096))
@@ -411,7 +411,7 @@ def test_whatever_an_http_server_answers_is_an_answer_or_a_trouble(answer: bytes
         connection.send(answer)
 
     with ScriptedNode(script) as node:
-        where = Whereabouts(lambda: [place(node.address)])
+        where = Whereabouts(lambda: [place(node.address)], 10)
         where.turn()
         client = HttpJson(where, "localhost")
         if isinstance(said, str):
@@ -430,7 +430,7 @@ def test_of_two_servers_the_one_that_answers_is_asked() -> None:
 
     with ScriptedNode(script) as node:
         dead = f"127.0.0.1:{free_port()}"
-        where = Whereabouts(lambda: [place(dead), place(node.address)])
+        where = Whereabouts(lambda: [place(dead), place(node.address)], 10)
         where.turn()
         client = HttpJson(where, "localhost")
         assert client.call("PUT", "/", {}) == {}
