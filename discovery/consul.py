@@ -1,0 +1,284 @@
+"""Services of Consul as nodes, kept current by two watches. (`import consul` is python-consul, never this file.)
+
+One watch is on all health checks, one on the catalog's list of services and tags. Each answer names everything, so what
+changed is found by comparing. A check that changed has its service read again at once; one of a machine, the services
+that are there. The list moves with every change of any instance and does not say which: then all services of ours are
+read again, new ones first, at once and after that at most each CATALOG_PACE. So ten thousand services take as many
+connections as one. That a machine's address changes neither watch sees: therefore all are read again each REREAD, too.
+
+Invariants: a service is read by one reader at a time, so what is said of it is its latest answer; a key has the nodes
+of all services that name it. No service is read before the checks were seen once, so no change falls in between. A
+service that cannot be read stays as it was, alone; a watch that fails ends the run. What was read outlives the run, so
+that the next one knows who went meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from random import random
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult, Event
+from gevent.pool import Group
+
+from discovery.consulagent import READERS, WAIT, Agent, AgentError, Answer
+from discovery.consulentry import Checks, Instances, Wanted, changed_checks, read_catalog, read_checks, read_service
+from discovery.consulplace import TAG, Settings, place_of, refuse_token
+from router.address import quoted
+from router.feed import Feed
+from router.node import Node
+from router.source import ENDINGS, wait_before
+from router.url import parse_url, read_settings
+
+CHECKS, CATALOG, SERVICE = "/v1/health/state/any", "/v1/catalog/services", "/v1/health/service/"
+
+# Seconds.
+PACE = 0.05  # between two answers of a watch at least: a cluster in turmoil must not cost a core
+CATALOG_PACE = 1.0  # between two reads of everything at least
+REREAD = 30.0  # give or take a quarter, so that many routers do not come at once
+
+log = logging.getLogger("gfrouter")
+
+
+class Consul:
+    """Services of a Consul cluster, as one of its agents tells them."""
+
+    form = "consul://[HOST[:PORT]]"
+    settings = Settings
+    on_demand = False
+
+    def __init__(self, url: str, *, environ: Mapping[str, str] = os.environ, wait: float = WAIT) -> None:
+        parsed = parse_url(url)
+        refuse_token(parsed)
+        said = read_settings(parsed, Settings)
+        self.name = "consul" if parsed.text == "consul://" else parsed.shown
+        self.place = place_of(parsed, said, environ)
+        self.services = frozenset(said.service)  # none: all with the tag
+        self.wanted = Wanted(said.tag or ("" if said.service else TAG), said.warning)
+        self.known: dict[str, Instances] = {}  # by service, as read last
+        self._wait = wait
+
+    def run(self, feed: Feed) -> None:
+        """Keep `feed` current until killed; AgentError where the agent cannot be asked."""
+        agent = Agent(self.place, wait=self._wait)
+        try:
+            _Run(self, agent, feed).run()
+        finally:
+            agent.close()
+
+    def wants(self, service: str, tags: frozenset[str]) -> bool:
+        """Whether instances of a service with these tags may be ours."""
+        return service in self.services if self.services else self.wanted.tag in tags
+
+
+class _Run:
+    """One run: the watches, and the readers to whom they give work."""
+
+    def __init__(self, source: Consul, agent: Agent, feed: Feed) -> None:
+        self._source = source
+        self._agent = agent
+        self._feed = feed
+        self._known = source.known
+        self._checks: Checks = {}
+        self._catalog: dict[str, frozenset[str]] = {}  # services of ours, and their tags
+        self._unread: set[str] = set()  # those of them that this run has not read yet
+        self._spoken = False  # has this run given all that there is?
+        self._due: dict[str, None] = {}
+        self._being_read: set[str] = set()
+        self._work = Event()
+        self._rest = Event()  # nothing is due, nor being read
+        self._stale = Event()  # any service may be another than when it was read
+        self._failing: dict[str, _Failing] = {}
+        self._malformed: dict[str, frozenset[str]] = {}  # by where it was
+        self._trouble: AsyncResult[None] = AsyncResult()
+        self._greenlets = Group()
+
+    def run(self) -> None:
+        """Until killed, or until a watch fails. All that it has started is gone then."""
+        checks = self._agent.watch(CHECKS, PACE)
+        try:
+            self._take_checks(next(checks))
+            self._spawn(self._watch_checks, checks)
+            self._spawn(self._watch_catalog)
+            self._spawn(self._read_all_again)
+            for _ in range(READERS):
+                self._spawn(self._read_what_is_due)
+            self._trouble.get()
+        finally:
+            self._greenlets.kill()
+
+    def _spawn(self, work: Callable[..., object], *given: Any) -> None:
+        self._greenlets.spawn(self._guarded, work, *given)
+
+    def _guarded(self, work: Callable[..., object], *given: Any) -> None:
+        """What goes wrong in a greenlet is the run's trouble."""
+        try:
+            work(*given)
+        except ENDINGS:
+            raise
+        except BaseException as error:
+            self._trouble.set_exception(error)
+
+    # The watches.
+
+    def _watch_checks(self, answers: Iterator[Answer]) -> None:
+        for answer in answers:
+            self._feed.progress()
+            if answer.moved:
+                self._take_checks(answer)
+
+    def _take_checks(self, answer: Answer) -> None:
+        before, (self._checks, malformed) = self._checks, read_checks(answer.data)
+        self._reject(CHECKS, malformed)
+        if not answer.data:
+            # Each server has a check of its own, which is hidden from who may not read nodes.
+            raise AgentError(f"{CHECKS}: no check at all; the token lacks node:read, or no server is there yet")
+        services, machines = changed_checks(before, self._checks)
+        there = (name for name, known in self._known.items() if machines & known.machines)
+        self._make_due({*services, *there}, first=True)
+
+    def _watch_catalog(self) -> None:
+        for answer in self._agent.watch(CATALOG, PACE):
+            self._feed.progress()
+            if answer.moved:
+                self._take_catalog(answer)
+
+    def _take_catalog(self, answer: Answer) -> None:
+        catalog, malformed = read_catalog(answer.data)
+        self._reject(CATALOG, malformed)
+        before, self._catalog = self._catalog, {n: tags for n, tags in catalog.items() if self._source.wants(n, tags)}
+        if not self._spoken:
+            self._unread = (self._unread & self._catalog.keys()) | (self._catalog.keys() - before.keys())
+        for service in [service for service in self._known if service not in self._catalog]:
+            self._forget(service)
+        self._speak_when_all_is_read()
+        self._make_due((name for name, tags in self._catalog.items() if before.get(name) != tags), first=True)
+        self._stale.set()
+
+    def _read_all_again(self) -> None:
+        while True:
+            self._stale.wait(REREAD * (0.75 + random() / 2))
+            self._stale.clear()
+            began = monotonic()
+            self._make_due(self._catalog)
+            self._rest.wait()
+            gevent.sleep(max(CATALOG_PACE, monotonic() - began))  # of many services: half of the time at most
+
+    # The readers.
+
+    def _make_due(self, services: Iterable[str], first: bool = False) -> None:
+        due = {service: None for service in services if service in self._catalog}
+        self._due = {**due, **self._due} if first else {**self._due, **due}
+        self._wake()
+
+    def _wake(self) -> None:
+        self._work.set()
+        if self._due or self._being_read:
+            self._rest.clear()
+        else:
+            self._rest.set()
+
+    def _read_what_is_due(self) -> None:
+        while True:
+            service = next((service for service in self._due if service not in self._being_read), None)
+            if service is None:
+                self._work.clear()
+                self._work.wait()
+                continue
+            del self._due[service]
+            self._being_read.add(service)
+            try:
+                self._read(service)
+            finally:
+                self._being_read.discard(service)
+                self._wake()
+
+    def _read(self, service: str) -> None:
+        try:
+            found = read_service(service, self._agent.read(SERVICE + service).data, self._source.wanted)
+        except (AgentError, ValueError) as error:
+            if service in self._catalog:
+                self._fail(service, error)
+            return
+        if service not in self._catalog:
+            return  # it went while it was read
+        self._recover(service)
+        self._reject(SERVICE + service, found.malformed)
+        before = self._known.get(service)
+        self._known[service] = found
+        self._unread.discard(service)
+        self._say({**(before.pools if before else {}), **found.pools})
+        self._speak_when_all_is_read()
+
+    # What is said.
+
+    def _say(self, keys: Iterable[str]) -> None:
+        """Give these keys' nodes. Before the first whole look only where one service would hold up all others."""
+        if self._spoken or self._failing:
+            for key in keys:
+                self._feed.set(key, self._nodes(key))
+
+    def _nodes(self, key: str) -> list[Node]:
+        return [node for known in self._known.values() for node in known.pools.get(key, ())]
+
+    def _speak_when_all_is_read(self) -> None:
+        if not self._spoken and not self._unread:
+            self._spoken = True
+            keys = {key: None for known in self._known.values() for key in known.pools}
+            self._feed.replace({key: self._nodes(key) for key in keys})
+
+    def _forget(self, service: str) -> None:
+        """It is not in the catalog any more, or has lost its tag."""
+        self._due.pop(service, None)
+        self._recover(service)
+        self._reject(SERVICE + service, ())
+        self._say(self._known.pop(service).pools)
+
+    def _fail(self, service: str, error: Exception) -> None:
+        """Its nodes stay as they are, and it is read again after ever longer waits."""
+        known = self._known.get(service)
+        failing = self._failing.setdefault(service, _Failing(tuple(known.pools) if known else (service,)))
+        failing.times += 1
+        if failing.times == 1:
+            log.warning("%s: service %s cannot be read: %s", self._source.name, quoted(service), error)
+        if not self._spoken:
+            self._say({key: None for known in self._known.values() for key in known.pools})
+        for key in failing.keys:
+            self._feed.fail(error, key)
+        if not failing.waits:
+            failing.waits = True
+            self._spawn(self._retry, service, failing)
+
+    def _retry(self, service: str, failing: _Failing) -> None:
+        gevent.sleep(wait_before(failing.times))
+        failing.waits = False
+        self._make_due([service])
+
+    def _recover(self, service: str) -> None:
+        """It was read, or went: what was said of its keys holds no longer."""
+        failing = self._failing.pop(service, None)
+        for key in failing.keys if failing else ():
+            self._feed.progress(key)
+
+    def _reject(self, path: str, malformed: Collection[str]) -> None:
+        """Tell what is malformed, once and not with each read."""
+        before = self._malformed.pop(path, frozenset())
+        for text in malformed:
+            if text not in before:
+                self._feed.reject("malformed entry", text)
+        if malformed:
+            self._malformed[path] = frozenset(malformed)
+
+
+@dataclass
+class _Failing:
+    """A service that cannot be read: the keys that it has, or most likely has, and how often in a row it failed."""
+
+    keys: tuple[str, ...]
+    times: int = 0
+    waits: bool = False  # a retry is on its way
