@@ -36,7 +36,7 @@ class Setting:
 class SourceUrl:
     """A URL taken apart. `places` are texts as `HOST:PORT`, `path` is as written, `query` decoded, in its order."""
 
-    text: str
+    text: str = dataclasses.field(repr=False)  # the password is in it
     scheme: str
     user: str
     password: str = dataclasses.field(repr=False)
