@@ -1,4 +1,4 @@
-"""What a uWSGI worker says of itself in one datagram. No I/O: bytes to an Announcement or AnnouncementError.
+"""What a uWSGI worker says of itself in one datagram. No I/O: bytes to an Announcement or AnnouncementError, and back.
 
 Strategy: a datagram is a uwsgi packet whose vars are the fields. It is taken whole or not at all, more
 strictly than uWSGI itself does, which makes garbage of what is no number and opens pools without a name. Each
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router.node import Node
-from router.uwsgi import HEADER, PacketError, iter_vars
+from router.uwsgi import HEADER, PacketError, build, iter_vars
 
 LARGEST_DATAGRAM = 4096  # bytes; uWSGI reads no more, so a longer one would be cut somewhere in its vars
 LARGEST_NAME = 255  # bytes of a key, an address or a vassal; uWSGI keeps their lengths in a byte
 MODIFIERS1 = (224, 0)  # of the header: what uWSGI's workers send, and what simple scripts do
+SUBSCRIBE, UNSUBSCRIBE = 0, 1  # modifier2 of the header: 0 subscribes, anything else does not
 LONGEST_ALGORITHM = 16  # characters; no name of one is longer
 LARGEST_BYTE = 2**8 - 1  # modifiers, as the packet's header has them
 LARGEST_INT = 2**31 - 1  # weight and backup: workers read theirs as a C int
@@ -96,7 +97,7 @@ def parse_announcement(datagram: bytes) -> Announcement:
     if not key:
         raise AnnouncementError("bad key", "no key")
     return Announcement(
-        subscribe=datagram[3] == 0,
+        subscribe=datagram[3] == SUBSCRIBE,
         key=key,
         address=_name(fields, "address", "bad node address"),
         modifier1=_number(fields, "modifier1", LARGEST_BYTE),
@@ -116,6 +117,23 @@ def parse_announcement(datagram: bytes) -> Announcement:
         vassal=_name(fields, "vassal", "bad vassal"),
         clear=_number(fields, "clear", LARGEST_COUNT) > 0,
     )
+
+
+def build_announcement(said: Announcement) -> bytes:
+    """The datagram that says so, with the fields that `gfrouter announce` has, in the order in which uWSGI has them."""
+    fields: dict[str, object] = {
+        "key": said.key,
+        "address": said.address,
+        "modifier1": said.modifier1,
+        "modifier2": said.modifier2,
+        "cores": said.cores,
+        "load": said.load,
+        "weight": said.weight,
+    }
+    if said.backup:  # not known before uWSGI 2.1
+        fields["backup"] = said.backup
+    vars = [(name.encode(), str(value).encode("utf-8", "surrogateescape")) for name, value in fields.items()]
+    return build(vars, MODIFIERS1[0], SUBSCRIBE if said.subscribe else UNSUBSCRIBE)
 
 
 def _text(fields: Mapping[bytes, bytes], field: str) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from announced import NODE, packet
-from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementError, parse_announcement
+from discovery.announcement import (
+    LARGEST_DATAGRAM,
+    Announcement,
+    AnnouncementError,
+    build_announcement,
+    parse_announcement,
+)
 from router.uwsgi import build
 
 
@@ -156,3 +164,33 @@ def test_a_truncated_datagram_is_an_error_at_every_length(size: int) -> None:
 def test_garbage_is_dropped(datagram: bytes) -> None:
     with pytest.raises(AnnouncementError):
         parse_announcement(datagram)
+
+
+# What gfrouter announce sends.
+
+
+def test_what_is_sent_is_what_uwsgi_sends() -> None:
+    said = Announcement(True, "foo.com", NODE, modifier1=5, modifier2=6, weight=3)
+    fields = ("key", "foo.com"), ("address", NODE), ("modifier1", "5"), ("modifier2", "6")
+    rest = ("cores", "0"), ("load", "0"), ("weight", "3")
+    assert build_announcement(said) == build([(a.encode(), b.encode()) for a, b in (*fields, *rest)], 224, 0)
+    assert build_announcement(dataclasses.replace(said, subscribe=False))[3] == 1
+
+
+@given(
+    st.booleans(),
+    st.binary(min_size=1, max_size=255),
+    st.binary(max_size=255),
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 2**31 - 1),
+)
+def test_what_is_sent_is_understood(
+    subscribe: bool, key: bytes, address: bytes, modifier1: int, modifier2: int, weight: int, backup: int
+) -> None:
+    key_text, address_text = (text.decode("utf-8", "surrogateescape") for text in (key, address))
+    said = Announcement(
+        subscribe, key_text, address_text, modifier1=modifier1, modifier2=modifier2, weight=weight, backup=backup
+    )
+    assert parse_announcement(build_announcement(said)) == said
