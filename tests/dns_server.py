@@ -82,10 +82,10 @@ class Knot:
             self._process.wait_line("server started")
 
     def update(self, name: str, *, add: Sequence[str] = (), delete: Sequence[str] = ()) -> None:
-        """Add records as `NAME TTL TYPE DATA`, delete all those of names, or of one type as `NAME TYPE`."""
+        """Add records as `NAME TTL TYPE DATA`; delete all of a `NAME`, those of `NAME TYPE`, or `NAME TYPE DATA`."""
         update = dns.update.UpdateMessage(name)
         for text in delete:
-            update.delete(*text.split())
+            update.delete(*text.split(maxsplit=2))
         for text in add:
             update.add(*text.split(maxsplit=3))
         answer = dns.query.tcp(update, self.host, port=self.port, timeout=10)
