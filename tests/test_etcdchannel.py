@@ -88,6 +88,11 @@ def test_members_are_taken_in_turn(etcd: Etcd) -> None:
     play("members_in_turn", f"etcd://{free_address()},{free_address()},{etcd.address}")
 
 
+@needs_etcd
+def test_many_sources_leave_names_a_thread_to_be_looked_up_in(etcd: Etcd) -> None:
+    play("many_sources_and_a_name", f"etcd://{etcd.address}")
+
+
 def test_what_the_import_needs_is_not_left_in_the_environment() -> None:
     play("the_environment_is_as_before")
 
