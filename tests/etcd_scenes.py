@@ -9,6 +9,7 @@ monkey.patch_all()
 
 import gc  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
@@ -110,6 +111,15 @@ def the_watch_of_a_forgotten_revision(url: str) -> None:
     etcd = connection(url)
     with pytest.raises(EtcdError, match=r"is forgotten \(compaction\)"):
         list(etcd.watch(b"/gfrouter/", 1))
+    etcd.close()
+
+
+def the_watch_that_never_begins(url: str) -> None:
+    etcd = connection(f"{url}?timeout=1")
+    etcd.begin()
+    os.kill(int(os.environ["ETCD_PID"]), signal.SIGSTOP)
+    with pytest.raises(EtcdError, match="no watch begins"):
+        next(etcd.watch(b"/gfrouter/", 1))
     etcd.close()
 
 

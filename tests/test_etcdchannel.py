@@ -1,5 +1,6 @@
 """Connections to etcd and what they leave behind, in a patched process; etcd itself is real, or nobody at all."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from servers import free_address
 SCENES = Path(__file__).with_name("etcd_scenes.py")
 
 
-def play(scene: str, url: str = "etcd://") -> None:
+def play(scene: str, url: str = "etcd://", **env: str) -> None:
     """One scene of etcd_scenes.py; a warning is an error there, too."""
     words = [sys.executable, "-W", "error", str(SCENES), scene, url]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    env = {**os.environ, **env}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
 
@@ -64,6 +66,14 @@ def test_rubbish_is_told_and_leaves_nothing() -> None:
 def test_a_revision_that_was_compacted_cannot_be_watched(etcd: Etcd) -> None:
     etcd.compact()
     play("the_watch_of_a_forgotten_revision", f"etcd://{etcd.address}")
+
+
+@needs_etcd
+def test_a_watch_that_never_begins_is_given_up(etcd: Etcd) -> None:
+    try:
+        play("the_watch_that_never_begins", f"etcd://{etcd.address}", ETCD_PID=str(etcd.process.pid))
+    finally:
+        etcd.thaw()
 
 
 @needs_etcd
