@@ -36,12 +36,14 @@ class Etcd:
     def run(self, feed: Feed) -> None:
         """Follow etcd until killed; EtcdError when it cannot be followed any more."""
         with self._members.connect() as etcd:
-            listed, revision = etcd.everything(self._prefix)
             entries = Entries(self._prefix, feed.max_nodes)
-            for one in listed:
-                _put(entries, one, feed)
+            news = 0  # the first revision that the list does not hold
+            for page, revision in etcd.pages(self._prefix):
+                for one in page:
+                    _put(entries, one, feed)
+                news = revision + 1
             feed.replace(entries.pools())
-            for response in etcd.watch(self._prefix, revision + 1):
+            for response in etcd.watch(self._prefix, news):
                 _follow(entries, response.events, feed)
 
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import gevent
@@ -37,6 +37,7 @@ LARGEST_MESSAGE = 16 * 2**20  # bytes; etcd's values have 1.5 MB at most as it i
 PAGE = 500  # entries at once: the loop is held for 10 ms by those
 PING_EVERY = 8_000  # ms; etcd takes 5 s for the least, and throws out who pings more often
 PING_TIMEOUT = 4_000  # ms; with the above, a frozen etcd is noticed within 12 s
+THREADS = 10  # of gevent's for everybody else, name lookups above all; as gevent has it
 LOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED")  # codes that say: this member is of no use now; another may be
 # What etcd says to a token that it does not know, or that it gave before its users were changed.
 STALE_TOKEN = ("invalid auth token", "revision of auth store is old")
@@ -119,12 +120,21 @@ class Members:
 
 
 class Connection:
-    """A channel to one member, logged in. `kv`, `leases` are etcd3's stubs; `call` makes a call of one of theirs."""
+    """A channel to one member, logged in. `kv`, `leases` are etcd3's stubs; `call` makes a call of one of theirs.
+
+    Whoever makes one must `close` it, whatever happens.
+    """
+
+    _open: ClassVar[int] = 0
 
     def __init__(self, access: Access, host: str, port: int) -> None:
         self.access = access
         self.place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.channel = open_channel(access, self.place)
+        Connection._open += 1
+        # gRPC waits for news of a channel in one of gevent's threads, for as long as the channel has calls.
+        pool = gevent.get_hub().threadpool
+        pool.maxsize = max(pool.maxsize, THREADS + Connection._open)
         self.kv = rpc.KVStub(self.channel)
         self.leases = rpc.LeaseStub(self.channel)
         self._token = ""
@@ -151,10 +161,9 @@ class Connection:
         self._log_in()
         return self._call(method, request)
 
-    def everything(self, prefix: bytes) -> tuple[list[Any], int]:
-        """(all entries below the prefix, as of one revision; that revision)."""
+    def pages(self, prefix: bytes) -> Iterator[tuple[list[Any], int]]:
+        """All entries below the prefix as of one revision, a page after the other, each with that revision."""
         start, revision, limit = prefix, 0, PAGE
-        entries: list[Any] = []
         while True:
             request = rpc.RangeRequest(key=start, range_end=end_of(prefix), limit=limit, revision=revision)
             try:
@@ -165,9 +174,9 @@ class Connection:
                 limit = max(1, limit // 8)  # large values: fewer of them fit into a message
                 continue
             revision = revision or page.header.revision
-            entries += page.kvs
+            yield page.kvs, revision
             if not page.more or not page.kvs:
-                return entries, revision
+                return
             start = page.kvs[-1].key + b"\0"
 
     def watch(self, prefix: bytes, revision: int) -> Iterator[Any]:
@@ -189,13 +198,22 @@ class Connection:
 
     def close(self) -> None:
         """Ends all calls. The connection is of no use any more."""
+        Connection._open -= 1
         self._closed.set()
         self.channel.close()
 
     def _log_in(self) -> None:
-        request = rpc.AuthenticateRequest(name=self.access.user, password=self.access.read_password())
+        try:
+            password = self.access.read_password()
+        except (OSError, ValueError) as error:
+            raise EtcdError(str(error)) from None
         self._token = ""
-        self._token = self._call(rpc.AuthStub(self.channel).Authenticate, request).token
+        request = rpc.AuthenticateRequest(name=self.access.user, password=password)
+        try:
+            self._token = self._call(rpc.AuthStub(self.channel).Authenticate, request).token
+        except EtcdError as error:
+            if error.code != "FAILED_PRECONDITION":  # which says that this etcd asks nobody for a password
+                raise
 
     def _call(self, method: Any, request: Any) -> Any:
         timeout = self.access.settings.timeout

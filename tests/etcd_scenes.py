@@ -9,6 +9,8 @@ monkey.patch_all()
 
 import gc  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -112,21 +114,43 @@ def the_watch_of_a_forgotten_revision(url: str) -> None:
     etcd.close()
 
 
+def the_watch_that_never_begins(url: str) -> None:
+    etcd = connection(f"{url}?timeout=1")
+    etcd.begin()
+    os.kill(int(os.environ["ETCD_PID"]), signal.SIGSTOP)
+    with pytest.raises(EtcdError, match="no watch begins"):
+        next(etcd.watch(b"/gfrouter/", 1))
+    etcd.close()
+
+
 def pages(url: str) -> None:
     etcdchannel.PAGE, etcdchannel.LARGEST_MESSAGE = 50, 1_000_000
     etcd = connection(url)
-    small, revision = etcd.everything(b"/pages/")
-    assert [one.key for one in small] == [b"/pages/%04d" % n for n in range(120)]
-    assert revision >= 120
-    assert [len(one.value) for one in etcd.everything(b"/large/")[0]] == [400_000] * 5
+    small = list(etcd.pages(b"/pages/"))
+    assert [len(page) for page, _ in small] == [50, 50, 20]
+    assert [one.key for page, _ in small for one in page] == [b"/pages/%04d" % n for n in range(120)]
+    assert len({revision for _, revision in small}) == 1
+    assert [len(one.value) for page, _ in etcd.pages(b"/large/") for one in page] == [400_000] * 5
     etcd.close()
+
+
+def many_sources_and_a_name(url: str) -> None:
+    """Each channel takes one of gevent's threads; looking up a name needs one as well."""
+    feeds = [Table().feed("etcd") for _ in range(14)]
+    runs = [gevent.spawn(Etcd(url).run, feed) for feed in feeds]
+    until(lambda: all(feed.spoken for feed in feeds), "all to have listed")
+    with gevent.Timeout(10):
+        assert socket.getaddrinfo("localhost", 80)
+    gevent.killall(runs)
+    assert gevent.get_hub().threadpool.maxsize == etcdchannel.THREADS + len(runs)
+    assert Connection._open == 0
 
 
 def logs_in_again(url: str) -> None:
     etcd = connection(url)
     etcd.begin()
     etcd._token = "nobody.1"
-    assert [one.key for one in etcd.everything(b"/gfrouter/")[0]] == [b"/gfrouter/foo.com/127.0.0.1:3031"]
+    assert [one.key for page, _ in etcd.pages(b"/gfrouter/") for one in page] == [b"/gfrouter/foo.com/127.0.0.1:3031"]
     with pytest.raises(EtcdError, match="PERMISSION_DENIED"):
         etcd.call(etcd.kv.Range, rpc.RangeRequest(key=b"/elsewhere"))
     etcd.close()

@@ -50,14 +50,20 @@ class Certificates:
 
 
 class Etcd:
-    """One member, a cluster by itself. `address` stays the same over restarts."""
+    """One member, a cluster by itself or, by `name`, one of `cluster`, which is name → its URL for the others.
 
-    def __init__(self, tls: Certificates | None = None) -> None:
+    `address` stays the same over restarts. One of several waits until there is a majority.
+    """
+
+    def __init__(
+        self, tls: Certificates | None = None, name: str = "default", cluster: dict[str, str] | None = None
+    ) -> None:
         assert ETCD
         self._folder = tempfile.TemporaryDirectory(prefix="gfrouter-etcd-")
         self.folder = Path(self._folder.name)
         self.tls = tls
-        self.address, self._peers = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+        self.name, self.cluster = name, cluster or {name: peer_url()}
+        self.address = f"127.0.0.1:{free_port()}"
         self.url = f"{'https' if tls else 'http'}://{self.address}"
         self.token = ""
         self.process = self._start()
@@ -122,6 +128,7 @@ class Etcd:
     def restart(self, empty: bool = False) -> None:
         """After SIGKILL, with what it held or with nothing."""
         self.kill()
+        self.token = ""
         if empty:
             shutil.rmtree(self.folder / "data")
         self.process = self._start()
@@ -133,12 +140,13 @@ class Etcd:
         self.process.send_signal(signal.SIGCONT)
 
     def _start(self) -> Process:
+        peers = self.cluster[self.name]
         words = [
-            "--data-dir", str(self.folder / "data"), "--unsafe-no-fsync", "--log-level", "warn",
+            "--name", self.name, "--data-dir", str(self.folder / "data"), "--unsafe-no-fsync", "--log-level", "warn",
             "--logger", "zap", "--log-outputs", "stderr",
             "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
-            "--listen-peer-urls", self._peers, "--initial-advertise-peer-urls", self._peers,
-            "--initial-cluster", f"default={self._peers}",
+            "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
+            "--initial-cluster", ",".join(f"{name}={url}" for name, url in self.cluster.items()),
         ]  # fmt: skip
         if self.tls:
             words += ["--cert-file", str(self.tls.cert), "--key-file", str(self.tls.key)]
@@ -169,6 +177,11 @@ class Etcd:
             self.thaw()
         self.process.__exit__(kind, error, trace)
         self._folder.cleanup()
+
+
+def peer_url() -> str:
+    """Where a member is to listen for the others."""
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def make_certificates(folder: Path) -> Certificates:

@@ -5,12 +5,14 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from clients import Load, announce, ask, request
-from etcd_server import Etcd, make_certificates, needs_etcd, needs_openssl
+from etcd_server import Etcd, make_certificates, needs_etcd, needs_openssl, peer_url
 from scripted import NodeConnection, ScriptedNode, answer, hang, wait_for
 from servers import Nginx, Router, Worker, free_address, needs_nginx
 
@@ -171,6 +173,24 @@ def test_it_goes_on_with_the_next_place_when_one_dies(etcd: Etcd) -> None:
             wait_for(lambda: list(router.nodes("foo.com")) == ["127.0.0.1:3032"], "the other one's node")
 
 
+@pytest.mark.slow
+def test_a_member_without_a_leader_is_left_for_another() -> None:
+    """Of a cluster of two one dies; the other lives, answers pings, and could show only what was."""
+    peers = {name: peer_url() for name in ("a", "b")}
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        starts = [pool.submit(Etcd, name=name, cluster=peers) for name in peers]
+        first, second = (stack.enter_context(start.result()) for start in starts)
+        first.put(entry("127.0.0.1:3031"))
+        router = stack.enter_context(Router(discovery=f"etcd://{first.address}?timeout=1"))
+        router.wait_for_nodes("foo.com", 1)
+        second.kill()
+        router.wait_line("no leader|NO LEADER", 40)
+        assert len(router.nodes("foo.com")) == 1
+        second.restart()
+        second.put(entry("127.0.0.1:3032"))
+        router.wait_for_nodes("foo.com", 2, 40)
+
+
 def rubbish(connection: NodeConnection) -> None:
     connection.read()
     connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" * 20)
@@ -214,37 +234,42 @@ def test_after_a_pause_in_which_all_was_compacted_it_lists_again(etcd: Etcd) -> 
     with Router(discovery=f"etcd://{etcd.address}") as router:
         router.wait_for_nodes("foo.com", 1)
         router.send_signal(signal.SIGSTOP)
-        for number in range(30):  # far more than etcd and the kernel keep for one who does not read
-            etcd.put(entry("127.0.0.1:3032"), b" " * 500_000 + b"%d" % number)
+        for _ in range(300):  # more, in number and size, than etcd and the kernel keep for one who does not read
+            etcd.put(entry("127.0.0.1:3032"), b" " * 40_000)
         etcd.delete(entry("127.0.0.1:3031"))
         etcd.put(entry("127.0.0.1:3032"))
         etcd.compact()
         router.send_signal(signal.SIGCONT)
         wait_for(lambda: list(router.nodes("foo.com")) == ["127.0.0.1:3032"], "what holds now", 40)
+        router.wait_line(r"is forgotten \(compaction\); trying again")
 
 
 @pytest.mark.slow
 def test_a_user_and_a_password(tmp_path: Path) -> None:
     with Etcd() as etcd:
         etcd.put(entry("127.0.0.1:3031"))
-        etcd.enable_auth("bob", "geheim", b"/gfrouter/")
         password = tmp_path / "password"
         password.write_text("falsch\n")
         url = f"etcd://bob@{etcd.address}?password-file={password}"
-        with Router(discovery=[url, f"etcd://{etcd.address}/"]) as router:
-            router.wait_line("authentication failed, invalid user ID or password")
-            router.wait_line("user name is empty")
+        with Router(discovery=[url, f"etcd://{etcd.address}/elsewhere"]) as router:
+            router.wait_for_nodes("foo.com", 1)  # nobody is asked for a password yet
+            etcd.enable_auth("bob", "geheim", b"/gfrouter/")
+            etcd.restart()
+            router.wait_line("authentication failed, invalid user ID or password", 40)
+            router.wait_line("user name is empty", 40)
+            assert len(router.nodes("foo.com")) == 1
             password.write_text("geheim\n")
-            router.wait_for_nodes("foo.com", 1, 40)
+            etcd.log_in("root", "geheim")
+            etcd.put(entry("127.0.0.1:3034"))
+            router.wait_for_nodes("foo.com", 2, 40)
             etcd.call("auth/user/changepw", name="bob", password="neu")
             password.write_text("neu\n")
             etcd.put(entry("127.0.0.1:3032"))
-            router.wait_for_nodes("foo.com", 2)
-            etcd.token = ""
+            router.wait_for_nodes("foo.com", 3)
             etcd.restart()
             etcd.log_in("root", "geheim")
             etcd.put(entry("127.0.0.1:3033"))
-            router.wait_for_nodes("foo.com", 3, 40)
+            router.wait_for_nodes("foo.com", 4, 40)
             assert not [line for line in router.lines if re.search("geheim|falsch|neu", line)]
 
 

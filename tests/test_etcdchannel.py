@@ -1,5 +1,6 @@
 """Connections to etcd and what they leave behind, in a patched process; etcd itself is real, or nobody at all."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from servers import free_address
 SCENES = Path(__file__).with_name("etcd_scenes.py")
 
 
-def play(scene: str, url: str = "etcd://") -> None:
+def play(scene: str, url: str = "etcd://", **env: str) -> None:
     """One scene of etcd_scenes.py; a warning is an error there, too."""
     words = [sys.executable, "-W", "error", str(SCENES), scene, url]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    env = {**os.environ, **env}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
 
@@ -67,6 +69,14 @@ def test_a_revision_that_was_compacted_cannot_be_watched(etcd: Etcd) -> None:
 
 
 @needs_etcd
+def test_a_watch_that_never_begins_is_given_up(etcd: Etcd) -> None:
+    try:
+        play("the_watch_that_never_begins", f"etcd://{etcd.address}", ETCD_PID=str(etcd.process.pid))
+    finally:
+        etcd.thaw()
+
+
+@needs_etcd
 def test_a_list_comes_in_pages_however_large_its_values(etcd: Etcd) -> None:
     for number in range(120):
         etcd.put(f"/pages/{number:04}")
@@ -86,6 +96,11 @@ def test_a_token_that_etcd_does_not_know_any_more_is_exchanged() -> None:
 @needs_etcd
 def test_members_are_taken_in_turn(etcd: Etcd) -> None:
     play("members_in_turn", f"etcd://{free_address()},{free_address()},{etcd.address}")
+
+
+@needs_etcd
+def test_many_sources_leave_names_a_thread_to_be_looked_up_in(etcd: Etcd) -> None:
+    play("many_sources_and_a_name", f"etcd://{etcd.address}")
 
 
 def test_what_the_import_needs_is_not_left_in_the_environment() -> None:
