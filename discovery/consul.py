@@ -237,17 +237,21 @@ class _Run:
         self._due.pop(service, None)
         self._recover(service)
         self._reject(SERVICE + service, ())
-        self._say(self._known.pop(service).pools)
+        for key in self._known.pop(service).pools:
+            self._feed.set(key, self._nodes(key))
 
     def _fail(self, service: str, error: Exception) -> None:
         """Its nodes stay as they are, and it is read again after ever longer waits."""
         known = self._known.get(service)
-        failing = self._failing.setdefault(service, _Failing(tuple(known.pools) if known else (service,)))
+        failing = self._failing.setdefault(
+            service, _Failing(tuple(known.pools) if known and known.pools else (service,))
+        )
         failing.times += 1
         if failing.times == 1:
             log.warning("%s: service %s cannot be read: %s", self._source.name, quoted(service), error)
         if not self._spoken:
-            self._say({key: None for known in self._known.values() for key in known.pools})
+            read = (known for name, known in self._known.items() if name not in self._unread)
+            self._say({key: None for known in read for key in known.pools})
         for key in failing.keys:
             self._feed.fail(error, key)
         if not failing.waits:
