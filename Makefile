@@ -73,6 +73,7 @@ peers:
 	@PATH="$$PATH:/usr/sbin" command -v knotd >/dev/null || { $(call apt,knot,the tests with a DNS server); } || true
 	@command -v etcd >/dev/null || { $(call apt,etcd-server,the tests with etcd); } || true
 	@test -x build/peers/consul || sh tests/get_consul.sh build/peers/consul || true
+	@test -d build/peers/py-consul || $(PIP) --no-deps --target build/peers/py-consul py-consul || true
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -33,7 +33,7 @@ from router.address import quoted
 from router.feed import Feed
 from router.node import Node
 from router.source import ENDINGS, wait_before
-from router.url import parse_url, read_settings
+from router.url import SourceUrl, parse_url, read_settings
 
 CHECKS, CATALOG, SERVICE = "/v1/health/state/any", "/v1/catalog/services", "/v1/health/service/"
 
@@ -56,7 +56,7 @@ class Consul:
         parsed = parse_url(url)
         refuse_token(parsed)
         said = read_settings(parsed, Settings)
-        self.name = "consul" if parsed.text == "consul://" else parsed.shown
+        self.name = _name(parsed)
         self.place = place_of(parsed, said, environ)
         self.services = frozenset(said.service)  # none: all with the tag
         self.wanted = Wanted(said.tag or ("" if said.service else TAG), said.warning)
@@ -74,6 +74,13 @@ class Consul:
     def wants(self, service: str, tags: frozenset[str]) -> bool:
         """Whether instances of a service with these tags may be ours."""
         return service in self.services if self.services else self.wanted.tag in tags
+
+
+def _name(url: SourceUrl) -> str:
+    """The URL as far as it says what we take from where; of the files in it nobody wants to read in each line."""
+    place = url.shown.partition("?")[0]
+    what = "&".join(f"{name}={value}" for name, value in url.query if name in ("service", "tag", "dc", "warning"))
+    return f"{place}?{what}" if what else "consul" if place == "consul://" else place
 
 
 class _Run:
@@ -237,17 +244,21 @@ class _Run:
         self._due.pop(service, None)
         self._recover(service)
         self._reject(SERVICE + service, ())
-        self._say(self._known.pop(service).pools)
+        for key in self._known.pop(service).pools:
+            self._feed.set(key, self._nodes(key))
 
     def _fail(self, service: str, error: Exception) -> None:
         """Its nodes stay as they are, and it is read again after ever longer waits."""
         known = self._known.get(service)
-        failing = self._failing.setdefault(service, _Failing(tuple(known.pools) if known else (service,)))
+        failing = self._failing.setdefault(
+            service, _Failing(tuple(known.pools) if known and known.pools else (service,))
+        )
         failing.times += 1
         if failing.times == 1:
             log.warning("%s: service %s cannot be read: %s", self._source.name, quoted(service), error)
         if not self._spoken:
-            self._say({key: None for known in self._known.values() for key in known.pools})
+            read = (known for name, known in self._known.items() if name not in self._unread)
+            self._say({key: None for known in read for key in known.pools})
         for key in failing.keys:
             self._feed.fail(error, key)
         if not failing.waits:

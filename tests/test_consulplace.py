@@ -29,6 +29,18 @@ def test_the_entry_point_is_installed() -> None:
     assert isinstance(source, Consul) and source.name == "consul://127.0.0.1:1?service=a"
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("consul://?token-file=/t", "consul"),
+        ("consul://h:1?token-file=/t&dc=b&service=a&service=c", "consul://h:1?dc=b&service=a&service=c"),
+        ("consul://?tag=x", "consul://?tag=x"),
+    ],
+)
+def test_its_name_says_what_it_takes_from_where(url: str, name: str) -> None:
+    assert Consul(url, environ={}).name == name
+
+
 def test_named_services_have_any_tag_unless_one_is_said() -> None:
     source = Consul("consul://h?service=a&service=b", environ={})
     assert source.services == {"a", "b"} and source.wanted == Wanted("")

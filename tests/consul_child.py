@@ -1,0 +1,90 @@
+"""A Consul source alone in a patched process, whose feed says on stdout what it hears; for test_consul.py.
+
+    python -P tests/consul_child.py URL REREAD
+
+Each line is a JSON list: ["replace", {key: [address, ...]}], ["set", key, [address, ...]], ["fail", error, key],
+["reject", reason, detail], ["progress", key], ["raised", error, greenlets, descriptors]: the run has ended, and the
+next one begins. SIGTERM kills the run, says ["killed", greenlets, descriptors], and ends the process.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import gc  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterable, Mapping  # noqa: E402
+
+import gevent  # noqa: E402
+
+from discovery import consul  # noqa: E402
+from discovery.consul import Consul  # noqa: E402
+from router.feed import Feed  # noqa: E402
+from router.node import Node  # noqa: E402
+from router.table import UNLIMITED, Table  # noqa: E402
+
+PAUSE = 0.05  # seconds between two runs
+
+
+def tell(*words: object) -> None:
+    print(json.dumps(words), flush=True)
+
+
+class TellingFeed(Feed):
+    """A feed of a table of its own, which tells each verb before it acts on it."""
+
+    def set(self, key: str, nodes: Iterable[Node]) -> None:
+        nodes = list(nodes)
+        tell("set", key, [node.address for node in nodes])
+        super().set(key, nodes)
+
+    def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
+        pools = {key: list(nodes) for key, nodes in pools.items()}
+        tell("replace", {key: [node.address for node in nodes] for key, nodes in pools.items()})
+        super().replace(pools)
+
+    def fail(self, error: object, key: str | None = None) -> None:
+        tell("fail", str(error), key)
+        super().fail(error, key)
+
+    def reject(self, reason: str, detail: str = "", times: int = 1) -> None:
+        tell("reject", reason, detail)
+        super().reject(reason, detail, times)
+
+    def progress(self, key: str | None = None) -> None:
+        if key is not None and sys._getframe(1).f_code.co_name != "set":
+            tell("progress", key)
+        super().progress(key)
+
+
+def left() -> tuple[int, int]:
+    """(greenlets that live, open descriptors)"""
+    gc.collect()
+    living = [one for one in gc.get_objects() if isinstance(one, gevent.Greenlet) and not one.ready()]
+    return len(living), len(os.listdir("/proc/self/fd"))
+
+
+def main(url: str, reread: float) -> None:
+    consul.REREAD = reread
+    source = Consul(url)
+    feed = TellingFeed(Table(), source.name, UNLIMITED, UNLIMITED)
+
+    def runs() -> None:
+        while True:
+            try:
+                source.run(feed)
+            except Exception as error:
+                tell("raised", str(error), *left())
+            gevent.sleep(PAUSE)
+
+    running = gevent.spawn(runs)
+    gevent.signal_handler(signal.SIGTERM, running.kill, block=False)
+    running.join()
+    tell("killed", *left())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

@@ -1,0 +1,233 @@
+"""The Consul source before a scripted agent: what its feed hears, verb by verb, whatever the agent does."""
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from consul_server import ScriptedAgent, entry
+from scripted import wait_for
+from servers import TESTS, Process
+
+NODE, OTHER = "10.0.0.1:1", "10.0.0.2:2"
+SERVICE = "/v1/health/service/"
+CHECKS, CATALOG = "/v1/health/state/any", "/v1/catalog/services"
+
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[]"
+WRONG: list[bytes | int] = [500, 403, b"", b"garbage", b"5", b"null", b"[[[", CUT]
+
+
+class Told(Process):
+    """consul_child.py before this agent; what its feed has heard since the last `since`."""
+
+    def __init__(self, agent: ScriptedAgent, query: str = "", reread: float = 600) -> None:
+        super().__init__(sys.executable, "-P", TESTS / "consul_child.py", agent.url(query), str(reread))
+        self._from = 0
+
+    @property
+    def verbs(self) -> list[list[Any]]:
+        return [json.loads(line) for line in self.lines[self._from :] if line.startswith("[")]
+
+    def hear(self, *verb: Any) -> None:
+        """Until this is among them; None stands for anything."""
+
+        def heard() -> bool:
+            return any(
+                len(one) >= len(verb) and all(w is None or w == o for w, o in zip(verb, one, strict=False))
+                for one in self.verbs
+            )
+
+        with contextlib.suppress(AssertionError):
+            wait_for(heard, f"{verb}")
+        assert heard(), f"{verb} is not among {self.verbs} ({self.lines[-3:]})"
+
+    def since(self) -> None:
+        """Forget what has been heard so far."""
+        self._from = len(self.lines)
+
+
+@pytest.fixture
+def agent() -> Iterator[ScriptedAgent]:
+    with ScriptedAgent() as agent:
+        agent.services = {"app": [entry(NODE)], "web": [entry(OTHER)]}
+        yield agent
+
+
+def change(agent: ScriptedAgent, **services: list[Any]) -> None:
+    agent.services.update(services)
+    agent.moved()
+
+
+def test_the_first_word_is_all_that_there_is(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace", {"app": [NODE], "web": [OTHER]})
+        assert told.verbs[0][0] == "replace"
+
+
+def test_nothing_is_a_word_too() -> None:
+    with ScriptedAgent() as agent, Told(agent) as told:
+        told.hear("replace", {})
+
+
+def test_named_services_alone_with_any_tag(agent: ScriptedAgent) -> None:
+    agent.services["app"] = [entry(NODE, Tags=["x"])]
+    with Told(agent, "?service=app&service=none") as told:
+        told.hear("replace", {"app": [NODE]})
+        assert not agent.count(f"{SERVICE}web") and not agent.count(f"{SERVICE}none")
+
+
+def test_a_check_that_changes_has_its_service_read_alone(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        wait_for(lambda: agent.count(CATALOG) == 2, "the catalog to be watched")
+        told.since()
+        agent.answers[CATALOG] = json.dumps({"consul": [], "app": ["uwsgi"], "web": ["uwsgi"]}).encode()
+        change(agent, app=[entry(NODE, "critical")])
+        told.hear("set", "app", [])
+
+
+def test_a_key_has_the_nodes_of_all_services_that_name_it(agent: ScriptedAgent) -> None:
+    meta = {"uwsgi-key": "foo.com,bar.com"}
+    agent.services = {"app": [entry(NODE, Meta=meta)], "web": [entry(OTHER, Tags=["uwsgi", "uwsgi-key=foo.com"])]}
+    with Told(agent) as told:
+        told.hear("replace")
+        pools = next(verb[1] for verb in told.verbs if verb[0] == "replace")
+        assert {key: set(nodes) for key, nodes in pools.items()} == {"foo.com": {NODE, OTHER}, "bar.com": {NODE}}
+        del agent.services["app"]
+        agent.moved()
+        told.hear("set", "bar.com", [])
+        told.hear("set", "foo.com", [OTHER])
+
+
+def test_a_service_that_loses_its_tag_goes(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        change(agent, app=[entry(NODE, Tags=["other"])])
+        told.hear("set", "app", [])
+        agent.answers[CATALOG] = json.dumps({"consul": [], "web": ["uwsgi"]}).encode()
+        agent.moved()
+        told.since()
+        change(agent, web=[])
+        told.hear("set", "web", [])
+
+
+def test_a_service_that_cannot_be_read_stays_alone_as_it_was(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        for number, answer in enumerate(WRONG):
+            agent.answers[f"{SERVICE}app"] = answer
+            told.since()
+            change(agent, app=[], web=[entry(f"10.0.1.{number}:1")])
+            told.hear("fail", None, "app")
+            told.hear("set", "web", [f"10.0.1.{number}:1"])
+            assert ["set", "app", []] not in told.verbs
+            del agent.answers[f"{SERVICE}app"]
+            told.hear("set", "app", [])
+            told.hear("progress", "app")
+            told.since()
+            change(agent, app=[entry(NODE)])
+            told.hear("set", "app", [NODE])
+        assert len([line for line in told.lines if "cannot be read" in line]) == len(WRONG)
+        assert not [line for line in told.lines if "raised" in line]
+
+
+def test_one_service_that_fails_at_first_holds_up_no_other(agent: ScriptedAgent) -> None:
+    agent.answers[f"{SERVICE}app"] = 500
+    with Told(agent) as told:
+        told.hear("set", "web", [OTHER])
+        told.hear("fail", None, "app")
+        assert "replace" not in [verb[0] for verb in told.verbs]  # for it has not spoken of all
+        del agent.answers[f"{SERVICE}app"]
+        told.hear("replace", {"app": [NODE], "web": [OTHER]})
+
+
+@pytest.mark.parametrize("path", [CHECKS, CATALOG])
+def test_a_watch_that_fails_takes_nobody_away(agent: ScriptedAgent, path: str) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        for number, answer in enumerate(WRONG):
+            told.since()
+            agent.answers[path] = answer
+            agent.moved()
+            told.hear("raised")
+            assert not [verb for verb in told.verbs if verb[0] == "replace" or (verb[0] == "set" and not verb[2])]
+            agent.services["web"] = [entry(f"10.0.1.{number}:1")]
+            del agent.answers[path]
+            told.hear("replace", {"app": [NODE], "web": [f"10.0.1.{number}:1"]})
+
+
+def test_no_check_at_all_is_a_token_that_sees_nothing(agent: ScriptedAgent) -> None:
+    agent.answers[CHECKS] = b"[]"
+    agent.services = {}
+    with Told(agent) as told:
+        told.hear("raised", f"{CHECKS}: no check at all; the token lacks node:read, or no server is there yet")
+        assert [verb[0] for verb in told.verbs] == ["raised"] * len(told.verbs)
+
+
+def test_an_index_that_falls(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        agent.services["app"] = []
+        agent.moved(3)
+        told.hear("set", "app", [])
+        change(agent, web=[])
+        told.hear("set", "web", [])
+        assert not [verb for verb in told.verbs if verb[0] == "raised"]
+
+
+def test_whoever_went_between_two_runs_is_missed(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        told.since()
+        agent.answers[CHECKS] = 500
+        agent.moved()
+        told.hear("raised")
+        del agent.services["app"]
+        agent.answers[f"{SERVICE}web"] = 500  # though nothing can be said of all
+        del agent.answers[CHECKS]
+        told.hear("set", "app", [])
+
+
+def test_what_no_watch_sees_is_seen_later(agent: ScriptedAgent) -> None:
+    with Told(agent, reread=0.5) as told:
+        told.hear("replace")
+        agent.services["app"] = [entry(OTHER)]  # as when the address of a machine changes: nothing moves
+        told.hear("set", "app", [OTHER])
+
+
+def test_a_malformed_entry_is_told_once(agent: ScriptedAgent) -> None:
+    agent.services["app"].append(entry(OTHER, Meta={"uwsgi-weight": "abc"}))
+    with Told(agent) as told:
+        told.hear("replace", {"app": [NODE], "web": [OTHER]})
+        for number in range(3):
+            agent.services["web"] = [entry(f"10.0.1.{number}:1")]
+            agent.moved()
+            told.hear("set", "web", [f"10.0.1.{number}:1"])
+        text = f"'app', instance '{OTHER}': uwsgi-weight 'abc' is no number from 0 to 65535"
+        assert [verb for verb in told.verbs if verb[0] == "reject"] == [["reject", "malformed entry", text]]
+
+
+def test_a_busy_cluster_costs_few_reads(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        asked, reads = agent.count(CATALOG), agent.count(f"{SERVICE}web")
+        while agent.count(CATALOG) < asked + 40:  # at 20 a second
+            agent.moved()
+        assert agent.count(f"{SERVICE}web") - reads < 20
+
+
+def test_a_run_that_ends_leaves_nothing_behind(agent: ScriptedAgent) -> None:
+    agent.answers[CATALOG] = 500
+    with Told(agent) as told:
+        wait_for(lambda: len(told.verbs) >= 20, "20 runs")
+        ends = [verb[2:] for verb in told.verbs if verb[0] == "raised"]
+        del agent.answers[CATALOG]
+        told.hear("replace")
+        told.send_signal(signal.SIGTERM)
+        told.hear("killed")
+        for greenlets, descriptors in (ends[-1], told.verbs[-1][1:]):
+            assert greenlets <= ends[0][0] and descriptors <= ends[0][1] + 2  # a run has eight, and up to six
