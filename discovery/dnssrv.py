@@ -10,8 +10,8 @@ lookup, and whoever asks for it while that answer is good gets it from here: a k
 and one out of use is gone.
 
 Invariants. A name whose lookup is under way has no due time, so it is never looked up twice at once. All that is kept
-is bounded by `max-names` and MOST_ABSENT, and newcomers have lookups of their own, so whoever asks for many hosts fills
-no memory and holds up no name that is known.
+is bounded by `max-names` (and who was arriving when that was reached) and MOST_ABSENT, and newcomers have lookups of
+their own, so whoever asks for many hosts fills no memory and holds up no name that is known.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Dns:
             name, absent = self.names.get(key), self.absent.get(key)
             if absent is not None and absent.until == due:
                 self._forget(feed, key)
-            elif name is not None and name.due == due:
+            if name is not None and name.due == due:
                 self._refresh(feed, name)
         return None
 
@@ -176,6 +176,7 @@ class Dns:
         self.due.clear()
         self.absent.clear()
         self.arriving.clear()
+        self.names = {key: name for key, name in self.names.items() if not name.withdrawn}
         for name in self.names.values():
             self._schedule(name, 0.0)
         if self.on_demand:
@@ -204,7 +205,7 @@ class Dns:
             feed.reject("not in the domain", printable(key))
         elif len(asked) > MAX_NAME_CHARS:
             feed.reject("no host name", f"{asked!r} has {len(asked)} characters, but {MAX_NAME_CHARS} is the limit")
-        elif len(self.names) + len(self.arriving) >= self.options.max_names:
+        elif len(self.names) >= self.options.max_names:
             feed.reject("too many names", f"{self.options.max_names} are kept, and {asked} would be one more")
         else:
             return asked
@@ -268,7 +269,7 @@ class Dns:
         name.failures += 1
         self.failing += name.failures == 1
         if name.failures == 1 and not self.unreachable and self.failing <= TOLD:
-            log.warning("%s: %s, its %d nodes stay", self.name, error, len(name.nodes))
+            log.warning("%s: %s; of %s nodes are kept: %d", self.name, error, name.key, len(name.nodes))
         self._schedule(name, wait_before(name.failures, self.random))
 
     def _hurry(self) -> None:

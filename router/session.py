@@ -21,6 +21,7 @@ import gevent
 
 from router.endpoint import OUT, Endpoint
 from router.key import find_key
+from router.lookups import TIMEOUT, TOO_MANY, UNKNOWN
 from router.static import FALLBACK, RESERVED, TO
 from router.uwsgi import is_repeatable, printable
 
@@ -38,7 +39,8 @@ HEAD, WAIT, CONNECT, RELAY, DETOUR, CLOSED = range(6)  # engine.py draws the way
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 BUSY_WAIT = 0.005  # seconds until nodes that were only busy are asked again
 
-UNKNOWN_KEY, NO_NODE = "unknown key", "no node"  # why a request is refused: nobody knows its key, or all have failed
+NO_NODE = "no node"  # why a request is refused whose key's nodes have all failed
+NOT_KNOWN = (UNKNOWN, TIMEOUT, TOO_MANY)  # and one whose key nobody knows, as far as one can tell now
 
 LINGER = 10.0  # seconds in which a client must see that its answer is complete; nginx gives as much or more
 LINGER_WAIT = 0.02  # seconds between two looks whether it has sent more
@@ -125,7 +127,7 @@ class Detours:
         if member is not None:
             self.engine.connect(session, member)
         else:
-            self.engine.refuse(session, NO_NODE if refusal == UNKNOWN_KEY and TO in self.engine.pools else refusal)
+            self.engine.refuse(session, NO_NODE if refusal in NOT_KNOWN and TO in self.engine.pools else refusal)
 
     def unconnected(self, session: Session, member: Member, error: int) -> None:
         """No connection to `member` came about; `error` is the errno."""
@@ -211,9 +213,9 @@ class Detours:
     def _stand_in(self, session: Session, refusal: str) -> Member | None:
         """Who serves a key without nodes. `to` is for keys that nobody knows, whatever has become of known ones."""
         member = None
-        if refusal in (UNKNOWN_KEY, NO_NODE):
+        if refusal in (NO_NODE, *NOT_KNOWN):
             member = self._of(self.fallback_key, session)
-        if member is None and refusal == UNKNOWN_KEY:
+        if member is None and refusal in NOT_KNOWN:
             member = self._of(TO, session)
         if member is None and self.fallback_on_no_key:
             member = self._fallback(session)

@@ -45,7 +45,7 @@ CORE = {
     "subscription_tolerance", "subscription_tolerance_inactive", "vacuum",
 }  # fmt: skip
 OURS_ALONE = {
-    "admin", "connect_timeout", "discovery", "max_keys", "max_nodes", "retry", "subscription_address",
+    "admin", "connect_timeout", "discovery", "lookup_timeout", "max_keys", "max_nodes", "retry", "subscription_address",
     "subscription_quota", "warm_timeout",
 }  # fmt: skip
 

@@ -13,16 +13,18 @@ from discovery.dnsservers import Place
 from dns_server import (
     REFUSED,
     SERVFAIL,
+    Knot,
     Reply,
     ScriptedDns,
     foreign,
     garbage,
+    needs_knot,
     nothing,
     records,
     silence,
     truncated,
 )
-from servers import free_port
+from servers import CONTRIB, free_port
 
 NAME = "_uwsgi._tcp.foo.com"
 SRV = f"{NAME} SRV"
@@ -191,6 +193,20 @@ def test_a_name_that_is_none_needs_no_second_opinion(server: ScriptedDns) -> Non
         other.says[SRV] = nothing()
         assert client(other, server).services(NAME).nodes == ()
         assert server.asked[SRV] == 0
+
+
+@needs_knot
+def test_the_example_zone_says_what_its_comments_say() -> None:
+    with Knot({"example.com": (CONTRIB / "dns" / "example.com.zone").read_text()}) as knot:
+        asking = Client(lambda: [Place(knot.host, knot.port)], timeout=5)
+        found = asking.services("_uwsgi._tcp.app.example.com")
+        assert [(node.address, node.weight, node.backup) for node in found.nodes] == [
+            *(("192.0.2.11:3031", 3, 0), ("192.0.2.12:3031", 1, 0), ("192.0.2.13:3031", 1, 1)),
+        ]
+        assert found.ttl == 10
+        assert asking.services("_uwsgi._tcp.old.example.com").nodes == ()
+        assert asking.services("_uwsgi._tcp.other.example.com") == dnsclient.Found((), 5)
+        assert places(asking.addresses("pool.example.com", 3031)) == ["192.0.2.11:3031", "192.0.2.12:3031"]
 
 
 def test_a_lookup_is_over_in_time(server: ScriptedDns, monkeypatch: pytest.MonkeyPatch) -> None:

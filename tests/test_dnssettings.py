@@ -1,8 +1,14 @@
 """The URL of a DNS source: servers, names, settings; and what is said of a wrong one."""
 
+import re
+
 import pytest
 
 from discovery.dnssettings import Settings, read_url
+from router.url import settings_of
+from servers import CONTRIB
+
+TOP = CONTRIB.parent
 
 
 def test_the_bare_name_looks_up_on_demand_at_the_servers_of_resolv_conf() -> None:
@@ -56,3 +62,12 @@ def test_a_wrong_url_says_what_is_wrong(url: str, error: str) -> None:
     with pytest.raises(ValueError, match=f": {error}" if not error.startswith("dns://") else error) as caught:
         read_url(url)
     assert "secret" not in str(caught.value)
+
+
+def test_the_documentation_has_every_setting_with_its_default() -> None:
+    page = (TOP / "docs" / "dns.md").read_text()
+    for each in settings_of(Settings):
+        row = re.search(rf"^\| `{each.name}` \| (.*?) \|", page, re.MULTILINE)
+        assert row, each.name
+        if each.default:
+            assert row[1].strip("`") == str(each.default)

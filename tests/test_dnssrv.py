@@ -182,7 +182,7 @@ def test_the_log_says_once_which_name_fails(watched: Names, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING, "gfrouter"):
         for _ in range(5):
             watched.turn(40)
-    assert caplog.messages == [f"{watched.dns.name}: {SERVFAIL}, its 2 nodes stay"]
+    assert caplog.messages == [f"{watched.dns.name}: {SERVFAIL}; of foo.com nodes are kept: 2"]
 
 
 def test_not_more_lookups_at_once_than_there_is_room_for() -> None:
@@ -380,6 +380,15 @@ def test_run_answers_the_feed_and_can_be_killed_and_run_again(on_demand: Names) 
         wait_for(lambda: on_demand.addresses("foo.com"), "the key to be known", sleep=gevent.sleep)
         running.kill()
     assert on_demand.addresses("foo.com") == ["10.0.0.1:3031"]
+
+
+def test_a_key_that_was_withdrawn_does_not_come_back_with_the_next_run() -> None:
+    names = Names("dns://?keep=5").begin(foo=ONE)
+    names.want("foo.com")
+    names.turn(10.1)
+    names.dns._begin(names.feed)
+    names.turn()
+    assert (names.addresses("foo.com"), names.dns.names) == ([], {})
 
 
 def test_a_fault_in_answering_ends_the_run_and_is_not_hidden(on_demand: Names, monkeypatch: pytest.MonkeyPatch) -> None:

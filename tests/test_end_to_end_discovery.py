@@ -28,7 +28,7 @@ KEYS = [f"k{number}.test" for number in range(200)]
 HOSTS = range(1, 6)  # 127.0.1.N: with the keys, a thousand nodes
 PORT = 2000
 WATCHED = KEYS[:60]  # by DNS; every source has some keys that others have as well
-CHURN_S = 5
+CHURN_S = 30
 CHANGES_A_SECOND = 25  # of each source, so that the servers and not the test are what is waited for
 
 Place = tuple[str, str]  # key and address
@@ -216,8 +216,10 @@ def test_after_churn_the_map_is_the_union_of_what_the_servers_hold_and_nothing_l
 ) -> None:
     counted = tmp_path / "counts"
     launcher = (sys.executable, "-P", TESTS / "counted.py", str(counted))
-    options = {"discovery": servers.discovery, "subscription_tolerance": 600, "processes": 2}
-    with ScriptedNode() as node, Router(launcher=launcher, **options) as router:
+    with (
+        ScriptedNode() as node,
+        Router(launcher=launcher, discovery=servers.discovery, subscription_tolerance=600, processes=2) as router,
+    ):
         told = servers.told(router)
         steady = Told("subscription", 1, [], void, void)  # type: ignore[arg-type]  # it is never turned
         steady.held.add(("steady.test", node.address))

@@ -224,6 +224,7 @@ def shown(table: Table, *shares: dict[str, Any]) -> dict[str, Any]:
         sources=table.feeds,
         cwd="/",
         warming=0,
+        lookups={"refused": 0},
         listen_queue=0,
         usage=lambda _: Usage(0, 0, 0),
     )
