@@ -11,6 +11,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +22,7 @@ from router.child import deaf
 from router.node import Node
 from router.options import Options
 from router.pair import Decoder, Message, encode, pack_node
-from scripted import wait_for
+from scripted import connect, wait_for
 
 END_S = 15  # a router that has not ended by then is broken
 
@@ -124,3 +126,20 @@ class OneRouter:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.close()
+
+
+def waits(router: OneRouter, count: int = 1) -> None:
+    """Until so many requests wait there."""
+    wait_for(lambda: router.counts()["waiting"] == count, f"{count} requests to wait")
+
+
+@contextmanager
+def asking(router: OneRouter, *data: bytes) -> Iterator[list[socket.socket]]:
+    """A client for each of these, all of which wait."""
+    before = router.counts()["waiting"]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(router.address)) for _ in data]
+        for client, each in zip(clients, data, strict=True):
+            client.sendall(each)
+        waits(router, before + len(data))
+        yield clients

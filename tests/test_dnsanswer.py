@@ -71,6 +71,12 @@ def test_addresses_of_one_target_share_its_weight() -> None:
     ]  # fmt: skip
 
 
+def test_targets_of_weight_zero_have_the_same_share_each() -> None:
+    services = [Service(1, 0, A, 1), Service(1, 0, B, 1)]
+    found = nodes(services, a=["1.1.1.1", "1.1.1.2"], b=["2.2.2.2"])
+    assert [weight for _, weight, _ in found] == [1, 1, 2]
+
+
 def test_weights_stay_as_they_are_where_all_targets_have_as_many_addresses() -> None:
     services = [Service(1, 3, A, 1), Service(1, 1, B, 1)]
     found = nodes(services, a=["1.1.1.1", "1.1.1.2"], b=["2.2.2.2", "2.2.2.3"])

@@ -165,6 +165,25 @@ def test_what_fails_waits_longer_each_time_and_is_asked_at_once_when_a_server_is
     assert watched.dns.failing == 0
 
 
+def test_a_lookup_that_is_under_way_is_not_begun_again_when_a_server_is_back(watched: Names) -> None:
+    watched.begin(foo=SILENCE, bar=SILENCE)
+    gate = gevent.event.Event()
+
+    def wait() -> Found:
+        gate.wait()
+        return ONE
+
+    watched.says = {"_uwsgi._tcp.foo.com": wait, "_uwsgi._tcp.bar.com": ONE}
+    watched.now += 5
+    watched.dns.turn(watched.feed)
+    wait_for(lambda: watched.addresses("bar.com"), "bar.com to be seen", sleep=gevent.sleep)
+    watched.dns.turn(watched.feed)
+    gevent.sleep(0)
+    assert watched.asked["_uwsgi._tcp.foo.com"] == 2
+    gate.set()
+    watched.dns.pool.join()
+
+
 def test_the_log_says_once_that_no_server_answers(watched: Names, caplog: pytest.LogCaptureFixture) -> None:
     watched.begin(foo=TWO, bar=TWO)
     watched.says = dict.fromkeys(watched.says, SILENCE)

@@ -168,6 +168,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "timeout": ("7", 7),
     "cheap": ("true", True),
     "warm_timeout": ("0", 0),
+    "lookup_timeout": ("5", 5),
     "subscription_tolerance": ("19", 19),
     "subscription_tolerance_inactive": ("20", 20),
     "subscription_address": ("sender", "sender"),

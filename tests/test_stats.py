@@ -83,6 +83,13 @@ def test_shares_add_up() -> None:
     assert found["listen_queue"] == 3
 
 
+def test_lookups_are_what_was_asked_and_what_routers_refused_to_ask() -> None:
+    first, second = share(1), share(1)
+    for each in (first, second):
+        each["complaints"] = {"too many lookups": 3}
+    assert shown(a_table(), first, second)["lookups"] == {"asked": 4, "open": 1, "refused": 2 + 3 + 3}
+
+
 def test_a_router_process_is_shown_as_a_worker() -> None:
     first, second = shown(a_table(), share(3, ref=1), share(4, cheap=True))["workers"]
     assert first == {

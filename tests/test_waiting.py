@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from router.engine import Engine
-from router.lookups import NOBODY, Lookups
+from router.lookups import ANY, DENIED_FOR, NOBODY, TIMEOUT, UNKNOWN, Lookups
 from router.session import Session
 from router.waiting import SERVES, WAITING, WaitingRoom
 
 KEYS = st.sampled_from(["a", "b"])
 PLACES = 6  # few, so that the model meets a full room
+TIME = 3.0  # seconds for a lookup
 
 
 class Waiter:
@@ -32,14 +33,14 @@ class Waiter:
 class Routes:
     """Stands for the engine: a session whose key is known goes to a node, any other one is asked of the room again."""
 
-    def __init__(self, most: int = 100_000) -> None:
+    def __init__(self, most: int = 100_000, whom: str = NOBODY) -> None:
         self.pools: dict[str, object] = {}
         self.most = most
         self.ended: list[Waiter] = []  # served or refused
         self.faults = 0
         self.woken = 0
         self.now = 1000.0
-        self.lookups = Lookups(NOBODY, timeout=3, news=lambda: None, clock=lambda: self.now)
+        self.lookups = Lookups(whom, timeout=TIME, news=lambda: None, clock=lambda: self.now)
         self.room = WaitingRoom(cast(Engine, self), self.lookups, wake=self.wake)
 
     @property
@@ -142,6 +143,42 @@ def test_a_fault_ends_one_session_and_the_others_go_on() -> None:
     assert (routes.faults, len(routes.ended), routes.room.found) == (1, 2, 1)
 
 
+def test_who_has_waited_for_a_lookup_in_vain_is_refused_with_the_reason_and_not_looked_up_again() -> None:
+    routes = Routes(whom=ANY)
+    denied, late = routes.come("a"), routes.come("b")
+    routes.room.deny(["a", "c"])
+    routes.now += TIME + DENIED_FOR  # so long that a new one would be looked up
+    routes.room.expire()
+    routes.now += DENIED_FOR
+    routes.room.serve()
+    assert [(w, w.refusal) for w in routes.ended] == [(denied, UNKNOWN), (late, TIMEOUT)]
+    assert (routes.lookups.open, routes.room.keys) == ({}, {})
+
+
+def test_while_warming_no_lookup_is_the_last_word_and_afterwards_only_open_ones_are_waited_for() -> None:
+    routes = Routes(whom=ANY)
+    routes.room.open()
+    denied, asked = routes.come("a"), routes.come("b")
+    routes.room.deny(["a"])
+    routes.room.serve()
+    assert routes.inside == [denied, asked]
+    routes.room.close()
+    routes.room.serve()
+    assert (routes.inside, denied.refusal) == ([asked], UNKNOWN)
+    routes.learn("b")
+    routes.room.serve()
+    assert (routes.inside, asked.tries) == ([], 1)
+
+
+def test_a_stop_calls_all() -> None:
+    routes = Routes(whom=ANY)
+    waiters = [routes.come(key) for key in "ab"]
+    routes.room.stop()
+    routes.room.serve()
+    assert [(waiter.refusal, waiter in routes.ended) for waiter in waiters] == [(UNKNOWN, True)] * 2
+    assert routes.come("c").refusal == UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("waiters", "line"),
     [
@@ -230,3 +267,82 @@ class Room(RuleBasedStateMachine):
 
 Room.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestRoom = Room.TestCase
+
+
+class LookingUp(RuleBasedStateMachine):
+    """The model: by key until when its lookup is open, or was in vain. Whoever waits has an open one, or is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.routes = Routes(most=2 * PLACES, whom=ANY)
+        self.inside: list[Waiter] = []
+        self.called: set[Waiter] = set()
+        self.open: dict[str, float] = {}
+        self.denied: dict[str, float] = {}
+        self.came = self.left = 0
+
+    def end(self, key: str) -> None:
+        if self.open.pop(key, None) is not None:
+            self.called |= {waiter for waiter in self.inside if waiter.key == key}
+
+    @rule(key=KEYS)
+    def come(self, key: str) -> None:
+        may = key in self.open or self.denied.get(key, 0) <= self.routes.now
+        waits = key not in self.routes.pools and may and len(self.inside) < PLACES
+        waiter = self.routes.come(key)
+        self.came += 1
+        assert (waiter in self.routes.ended) is not waits
+        if waits:
+            self.inside.append(waiter)
+            self.open.setdefault(key, self.routes.now + TIME)
+
+    @rule(at=st.integers(0, 1000))
+    def leave(self, at: int) -> None:
+        if self.inside:
+            waiter = self.inside.pop(at % len(self.inside))
+            self.routes.room.forget(cast(Session, waiter))
+            self.left += 1
+
+    @rule(key=KEYS)
+    def learn(self, key: str) -> None:
+        self.routes.learn(key)
+        self.end(key)
+        self.denied.pop(key, None)
+
+    @rule(key=KEYS)
+    def unlearn(self, key: str) -> None:
+        self.routes.pools.pop(key, None)
+
+    @rule(key=KEYS)
+    def deny(self, key: str) -> None:
+        self.routes.room.deny([key])
+        if key in self.open:
+            self.end(key)
+            self.denied[key] = self.routes.now + DENIED_FOR
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 4.0]))
+    def wait(self, seconds: float) -> None:
+        self.routes.now += seconds
+        self.routes.room.expire()
+        for key in [key for key, until in self.open.items() if until <= self.routes.now]:
+            self.end(key)
+            self.denied[key] = self.routes.now + DENIED_FOR
+
+    @rule()
+    def serve(self) -> None:
+        while self.routes.woken:
+            self.routes.woken = 0
+            self.routes.room.serve()
+        self.inside = [waiter for waiter in self.inside if waiter not in self.called]
+        self.called.clear()
+
+    @invariant()
+    def agrees(self) -> None:
+        assert set(self.routes.inside) == set(self.inside)
+        assert self.routes.lookups.open == self.open
+        assert all(waiter in self.called or waiter.key in self.open for waiter in self.inside)
+        assert len(self.routes.ended) == len(set(self.routes.ended)) == self.came - self.left - len(self.inside)
+
+
+LookingUp.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestLookingUp = LookingUp.TestCase

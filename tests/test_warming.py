@@ -11,16 +11,14 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clients import announce, ask, get, post, read_to_end, request
-from one_router import OneRouter, refused_address
+from one_router import OneRouter, asking, refused_address, waits
 from router.node import Node
 from router.pair import encode, pack_node
 from router.waiting import SERVES
@@ -31,23 +29,6 @@ from told import Told
 GET = request("foo.com")
 LONG = 60  # seconds of warming that no test waits for
 MIB = 1 << 20
-
-
-def waits(router: OneRouter, count: int = 1) -> None:
-    """Until so many requests wait there."""
-    wait_for(lambda: router.counts()["waiting"] == count, f"{count} requests to wait")
-
-
-@contextmanager
-def asking(router: OneRouter, *data: bytes) -> Iterator[list[socket.socket]]:
-    """A client for each of these, all of which wait."""
-    before = router.counts()["waiting"]
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(connect(router.address)) for _ in data]
-        for client, each in zip(clients, data, strict=True):
-            client.sendall(each)
-        waits(router, before + len(data))
-        yield clients
 
 
 # One router.

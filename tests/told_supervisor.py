@@ -33,6 +33,7 @@ class Told:
         self.on_demand = on_demand
         self.any_key = any_key
         self.listener = net.bind(address)
+        self.listener.setblocking(True)  # for the greenlet that accepts: the hub goes on
 
     def run(self, feed: Feed) -> None:
         while True:
