@@ -198,7 +198,8 @@ class Router:
     @property
     def helpless(self) -> bool:
         """True where no node can be asked. Fallback nodes alone help only where they serve keys without nodes, too."""
-        return self.table.empty or (not self.options.fallback_on_no_key and only_fallback(self.table))
+        serves_some_only = self.options.fallback and not self.options.fallback_on_no_key
+        return self.table.empty or bool(serves_some_only and only_fallback(self.table))
 
     def go_cheap_or_not(self) -> None:
         """Accept while there is a node to ask; a router that is not cheap always accepts."""

@@ -2,7 +2,8 @@
 
 They are held as all others are, so that their health, host names, counters and the routers' copies need no code of
 their own: in pools under the reserved keys `TO` and `FALLBACK`, said by a source that has spoken at once. No packet can
-name such a key, for no bytes decode to a lone high surrogate. session.py asks these pools where a key has no node.
+name such a key: its first three characters stand for bytes that are no UTF-8, and together they are, so bytes never
+decode to them. session.py asks these pools where a key has no node.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from router.feed import Feed
     from router.table import Table
 
-TO, FALLBACK = "\ud800to", "\ud800fallback"
+TO, FALLBACK = "\udce2\udc86\udc92to", "\udce2\udc86\udc92fallback"
 RESERVED = {TO: "to", FALLBACK: "fallback"}  # → as logs name it
 
 # The modifiers stand behind the address as in the values of uWSGI's `use-cache`; without them they are 0.

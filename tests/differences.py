@@ -216,6 +216,13 @@ DIFFERENCES = (
         test="test_server.py::test_cheap_does_not_accept_while_all_nodes_have_failed",
     ),
     Difference(
+        "cheap-static",
+        PROCESSES,
+        "With `cheap`, the nodes of `to` do not count: without announcements it never accepts.",
+        "They count. Fallback nodes do where they serve keys without nodes, too.",
+        "There is a node to ask.",
+    ),
+    Difference(
         "master",
         PROCESSES,
         "Without `master` the command returns at once.",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from clients import packet, request
-from like import CLOSED, GET, A, Stage, case
+from like import ANSWER_S, CLOSED, GET, OPEN, OPEN_S, A, Stage, case
 from scripted import ScriptedNode, answer, wait_for
 
 UNANNOUNCED: dict[str, Any] = {
@@ -99,7 +99,10 @@ def to_where_all_have_failed(stage: Stage) -> None:
 def to_makes_4_connects_and_no_more(stage: Stage) -> None:
     stage.start(to=[stage.dead_address(f"dead {number}") for number in range(6)], **UNANNOUNCED)
     stage.ask()
-    stage.see("connects", len(stage.lines(r"unable to connect\(\) to node")))
+    unable = r"unable to connect\(\) to node"
+    wait_for(lambda: len(stage.lines(unable)) >= 4, "the lines in the log")
+    stage.router.wait_idle()
+    stage.see("connects", len(stage.lines(unable)))
     stage.leave_out("log", "stats static")
 
 
@@ -201,3 +204,19 @@ def the_fallback_key_serves_keys_without_nodes(stage: Stage) -> None:
     stage.start(subscription_fallback_key="all.com")
     stage.node(key="all.com")
     stage.ask()
+
+
+@case(
+    5,
+    why=["cheap-static"],
+    differs={
+        "client 1": (OPEN, A),
+        "node 1": ((), (GET,)),
+        "stats static <node 1> hits": (None, 1),
+        "stats cheap": (1, None),
+        "log [uWSGI fastrouter pid N] leaving cheap mode...": (None, 1),
+    },
+)
+def cheap_with_nodes_that_options_name(stage: Stage) -> None:
+    stage.start(cheap=True, to=[stage.unknown_node()], **UNANNOUNCED)
+    stage.ask(wait=OPEN_S if stage.fastrouter else ANSWER_S)

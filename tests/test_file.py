@@ -144,13 +144,16 @@ def test_a_bad_line_keeps_all_and_is_named_once(looked: Looked, caplog: pytest.L
     assert caplog.records[-1].getMessage() == f"file:{looked.path}: read again, 1 nodes for 1 keys"
 
 
-def test_a_file_that_goes_and_comes_back_as_it_was(looked: Looked, tmp_path: Path) -> None:
+def test_a_file_that_goes_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text(ONE)
+    (path := tmp_path / "nodes").symlink_to("target")
+    looked = Looked(path, None)
     looked.look()
-    looked.path.rename(tmp_path / "away")
+    path.unlink()
     looked.look(5)
     assert (looked.feed.error, looked.feed.errors) == ("No such file or directory", 1)
     assert looked.nodes == ["10.0.0.1:3031"]
-    (tmp_path / "away").rename(looked.path)
+    path.symlink_to("target")
     looked.look()
     assert looked.feed.error is None
 
