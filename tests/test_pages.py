@@ -12,7 +12,7 @@ from test_view import a_table, fail, state
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), 
+        (0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"),
         (7384, "2 h 3 min"), (86_400 * 12 + 3 * 3600 + 59, "12 d 3 h"),
     ],
 )  # fmt: skip
