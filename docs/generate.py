@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from router.entry import Entry, default_of, typed
+from router.listing import OURS, Listed, listed
 from router.options import PLAIN, TABLE
+from router.sources import Common, installed
+from router.url import Setting, settings_of
 
 DOCS = Path(__file__).parent
 TOP = DOCS.parent
@@ -39,6 +42,15 @@ over all of them. On the command line a name may be cut short while it stays una
 An ini file may hold two sections: `[uwsgi]`, in uWSGI's spellings, so that a fastrouter's file works as it is, and
 `[gfrouter]`, in our own. What uWSGI knows and gfrouter does not is refused where it would change what the router does,
 and otherwise ignored with a warning.
+"""
+
+SOURCES = """\
+# Sources
+
+Each source of nodes has a name, and is asked for with `--discovery NAME` or, to say more, with a URL: `--discovery
+'NAME://...?SETTING=VALUE&SETTING=VALUE'`. Several work together: the first one that knows a node describes it, and the
+node stays until the last of them lets go of it. `gfrouter sources` prints this list, and what else is installed.
+[Writing a source](writing-a-source.md) says how to add one.
 """
 
 MODULES = """\
@@ -93,6 +105,26 @@ def variable(prefix: str, name: str) -> str:
     return f"{prefix}_{name.upper().replace('-', '_')}"
 
 
+def sources_page() -> str:
+    """Our own sources alone, whatever else is installed where this is run."""
+    ours = [source for source in listed(installed()) if source.distribution == OURS]
+    parts = [SOURCES, *map(source_section, ours)]
+    if common := settings_of(Common):
+        parts.append("\n".join(["## Any source\n", *map(setting_line, common), ""]))
+    return "\n".join(parts)
+
+
+def source_section(source: Listed) -> str:
+    lines = [f"## {', '.join(source.names)}\n", source.about or source.trouble, "", f"`{source.form}`", ""]
+    return "\n".join([*lines, *map(setting_line, source.settings), ""])
+
+
+def setting_line(one: Setting) -> str:
+    default = default_of(one.default)
+    help = re.sub(r"([*_])", r"\\\1", one.help).replace("<", "&lt;")
+    return f"- `{one.name}={one.metavar}`: {help}" + (f" (default: `{default}`)" if default else "")
+
+
 def modules_page() -> str:
     rows = [f"| `{file.relative_to(TOP)}` | {first_paragraph(file)} |" for file in modules()]
     return "\n".join([MODULES, "| file | what it is |", "|---|---|", *rows, ""])
@@ -111,6 +143,7 @@ def first_paragraph(file: Path) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "options.md": options_page,
+    "sources.md": sources_page,
     "modules.md": modules_page,
     "differences.md": differences_page,
 }
