@@ -22,6 +22,7 @@ import gevent.subprocess
 from router.endpoint import OUT
 from router.options import Options
 from router.pair import Message, encode, messages, pack_node
+from router.questions import Questions
 from router.stats import Slot
 from router.table import Change, Table
 
@@ -39,7 +40,8 @@ def deaf() -> None:
 class Child:
     """One router process, started in `slot` when this is made. OSError where that cannot be done.
 
-    `warming_left` gives the seconds for which a request for an unknown key may still wait.
+    `warming_left` gives the seconds for which a request for an unknown key may still wait. `questions` takes the keys
+    for which the router asks.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Child:
         listeners: Sequence[socket.socket],
         log_fd: int,
         warming_left: Callable[[], float],
+        questions: Questions,
     ) -> None:
         self.slot = slot
         self.table = table
+        self.questions = questions
         self.warming_left = warming_left
         self.pair, theirs = socket.socketpair()
         fds = [listener.fileno() for listener in listeners]  # now: a stop may close them while the process starts
@@ -72,9 +76,10 @@ class Child:
         self.told = False  # has it got the table?
         self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
         self.health: dict[str, None] = {}  # addresses whose state to send
+        self.unknown: dict[str, None] = {}  # keys that it has asked for and nobody serves
         self.orders: Message = {}
         self.answered: dict[int, gevent.event.Event] = {}
-        self.hello: Message = {"options": options.to_json(), "listeners": fds}
+        self.hello: Message = {"options": options.to_json(), "listeners": fds, "on_demand": questions.whom}
         self.greenlets = [gevent.spawn(self._talk, self.write), gevent.spawn(self._talk, self.read)]
         self.news.set()
 
@@ -93,6 +98,11 @@ class Child:
         if self.told:
             self.health[address] = None
             self.news.set()
+
+    def note_unknown(self, key: str) -> None:
+        """Nobody serves this key, for which the router has asked."""
+        self.unknown[key] = None
+        self.news.set()
 
     def order(self, **orders: Any) -> None:
         self.orders.update(orders)
@@ -146,7 +156,10 @@ class Child:
         table = self.table
         keys, self.keys = self.keys, {}
         health, self.health = self.health, {}
+        unknown, self.unknown = self.unknown, {}
         message, self.orders = self.orders, {}
+        if unknown:
+            message["unknown"] = list(unknown)
         if keys:
             message["set"] = [[key, list(map(pack_node, table.nodes(key))), list(left)] for key, left in keys.items()]
         for name, out in (("out", True), ("live", False)):
@@ -167,6 +180,8 @@ class Child:
         for address in message.get("live", ()):
             if endpoint := table.endpoints.get(address):
                 table.restore(endpoint)
+        for key in message.get("wanted", ()):
+            self.questions.ask(key, self.note_unknown)
         if "counters" in message:
             self.slot.counts = message
             for number in [number for number in self.answered if number <= message["counters"]]:

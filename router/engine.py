@@ -274,10 +274,10 @@ class Engine:
 
     def unknown(self, session: Session, key: bytes) -> None:
         """Nobody serves this key. Where somebody may soon, the session waits for that."""
-        if refusal := self.room.refusal:
+        if refusal := self.room.refusal(name := str(key, "utf-8", "surrogateescape")):
             return self.refuse(session, refusal)
         session.state = WAIT
-        self.room.enter(session, str(key, "utf-8", "surrogateescape"))
+        self.room.enter(session, name)
 
     def node_ended(self, session: Session) -> None:
         """The node's EOF or reset. Before its first byte it may be another node's turn."""

@@ -1,7 +1,8 @@
 """One source's slice of the table, and the only thing that a source gets to see of it.
 
 A feed holds what its source says, by key and by address as said; the table (table.py) merges all feeds. Its limits are
-its own, so a source that says too much hurts no other. No verb does I/O, waits, or raises for what a source says.
+its own, so a source that says too much hurts no other. No verb does I/O, or raises for what a source says; `wanted`
+alone waits.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from router.address import AddressError, HostName, parse_node
+from router.asked import Asked
 from router.endpoint import LIVE
 from router.node import Node
 
@@ -26,8 +28,9 @@ MOST_NAMES = 1000  # host names in a table, as each is looked up again and again
 class Feed:
     """A slice of `table`. Keys are text.
 
-    Verbs never block. What the caller passes must not be changed by it afterwards. A node whose address nobody could
-    connect to, or one too many, is dropped, counted and logged; it costs neither the other nodes nor an exception.
+    No verb but `wanted` blocks. What the caller passes must not be changed by it afterwards. A node whose address
+    nobody could connect to, or one too many, is dropped, counted and logged; it costs neither the other nodes nor an
+    exception.
     """
 
     def __init__(self, table: Table, source: str, max_keys: int, max_nodes: int) -> None:
@@ -41,6 +44,7 @@ class Feed:
         self.errors = 0
         self.rejected: Counter[str] = Counter()
         self.spoken = False  # has the source ever given all that it can see?
+        self.asked = Asked()
         self.progressed = 0  # verbs that brought news from the source; `supervise` watches it
         self._table = table
 
@@ -48,6 +52,7 @@ class Feed:
         """`nodes` are all that this source knows of `key`; none means that it has none for certain."""
         self.progress(key)
         self._store(key, nodes)
+        self._table.on_answer(self, key)
 
     def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
         """The same for every key at once: what is not named is gone. After it the source has spoken."""
@@ -100,6 +105,15 @@ class Feed:
             self.error = text
         else:
             self.key_errors[key] = text
+            self._table.on_answer(self, key)
+
+    def wanted(self, timeout: float | None = None) -> str | None:
+        """The next key that a client asked for and nobody knows. Waits; None if there is none within `timeout` seconds.
+
+        For a source that says `on_demand`. Each key comes once a question, which ends some seconds later by itself; the
+        answer is `set` (no nodes: there is no such key) or `fail`, with the key as it came from here.
+        """
+        return self.asked.take(timeout)
 
     def reject(self, reason: str, detail: str = "", times: int = 1) -> None:
         """Entries that were malformed, or too many, were dropped. Counted by `reason`, a few fixed words; logged ever

@@ -17,11 +17,13 @@ Worth, in µs a call for 25 vars in 834 bytes as nginx sends them (CPython 3.11,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError
 from typing import Final
 
+from router.address import LABEL, MAX_NAME_CHARS
 from router.uwsgi import HEADER, iter_vars
 
 HASH_SIZE: Final = 65_535  # of uWSGI's subscription hash table
@@ -29,6 +31,12 @@ MAX_KEY: Final = 255  # bytes of a key; longer ones are as if absent. The real o
 KEY: Final = b"UWSGI_FASTROUTER_KEY"
 HOST: Final = b"HTTP_HOST"
 NAME: Final = b"SERVER_NAME"
+
+# A host name as a client may write it, with a dot at its end and a port perhaps. What ends in a number is an address.
+_HOST_NAME: Final = re.compile(
+    rf"(?=[^:]{{1,{MAX_NAME_CHARS}}}\.?(?::|\Z))"
+    rf"(?:{LABEL.pattern}\.)*(?![0-9]+\.?(?::|\Z)){LABEL.pattern}\.?(?::[0-9]{{1,5}})?"
+)
 
 # With the key's length before it, so that a part of a longer name (HTTP_HOST in X_HTTP_HOST) does not match.
 _KEY_VAR: Final = b"\x14\x00" + KEY
@@ -88,6 +96,11 @@ def _find_key_by_rules(data: bytes, end: int) -> bytes:
         elif (name == HOST and not given) or (name == NAME and not key):
             key = value
     return key
+
+
+def is_host(key: str) -> bool:
+    """Whether the key is a legal host name, with or without a port: what is worth looking up somewhere."""
+    return _HOST_NAME.fullmatch(key) is not None
 
 
 def djb33x(key: str) -> int:

@@ -116,6 +116,11 @@ class Options:
         "before; 0 = refuse it at once",
         plain="warm-timeout",
     )  # fmt: skip
+    lookup_timeout: int = option(
+        3, seconds_from_1, REQUESTS, "SECONDS",
+        "let a request for a key that a source of nodes looks up on demand, as dns does, wait so long for the answer",
+        plain="lookup-timeout",
+    )  # fmt: skip
     subscription_tolerance: int = option(
         17, seconds_from_1, SUBSCRIPTIONS, "SECONDS",
         "drop a node that has not announced itself for so long",

@@ -1,15 +1,19 @@
 """What the supervisor and a router say to each other: length-prefixed JSON over a socket pair. No socket here.
 
 Down, one message for all that is news when the router reads:
-    {"options": {...}, "listeners": [fd, ...]}             first, once
+    {"options": {...}, "listeners": [fd, ...], "on_demand": whom}
+                                                           first, once; `whom` says for which keys sources on demand are
+                                                           asked: "" for none, "hosts", "any"
     {"pools": {key: [node, ...], ...}}                     second, once: the whole table; the router accepts after it
     {"warming": seconds}                                   with the table: so long unknown keys may wait; 0: no longer
     {"set": [[key, [node, ...], [address, ...]], ...]}     keys that changed, what they hold, and who has left
     {"out": [address, ...], "live": [address, ...]}        endpoints out of turn, or in it again
+    {"unknown": [key, ...]}                                asked for by this router, and nobody serves them
     {"count": N}                                           asks for the counters
     {"stop": true}                                         accept no more, finish, end
 Up:
     {"out": [...], "live": [...]}                          what happened to endpoints here
+    {"wanted": [key, ...]}                                 requests wait for these, which nobody serves, to be looked up
     {"counters": N, ...}                                   the answer to {"count": N} (stats.py says what is in it)
 A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm. Keys that are not UTF-8
 travel as JSON's escapes of their surrogates.

@@ -24,6 +24,7 @@ from router import stats
 from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
 from router.logs import log, log_to
+from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
 from router.pair import Message, encode, messages, unpack_node
 from router.session import Detours
@@ -63,13 +64,15 @@ class Acceptor(StreamServer):
 class Router:
     """This process. Built from the supervisor's first message; `run` returns when there is nothing more to do."""
 
-    def __init__(self, pair: Any, options: Options, listeners: Sequence[int]) -> None:
+    def __init__(self, pair: Any, options: Options, listeners: Sequence[int], on_demand: str = NOBODY) -> None:
         self.pair = pair
         self.options = options
         self.table = Table(on_change=self.on_change, on_health=self.on_health)
         self.feed = self.table.feed("supervisor")
         loop = gevent.get_hub().loop
         wake, wake_room = loop.timer(0.0), loop.timer(0.0)
+        self.lookups = Lookups(on_demand, timeout=options.lookup_timeout, news=self.on_question)
+        self.looks = loop.timer(LOOK_EVERY, LOOK_EVERY)
         self.engine = Engine(
             self.table,
             timeout=options.timeout,
@@ -82,7 +85,7 @@ class Router:
                 retry=options.retry,
                 quiet=options.quiet,
             ),
-            room=lambda engine: WaitingRoom(engine, wake=lambda: wake_room.start(engine.room.serve)),
+            room=lambda engine: WaitingRoom(engine, self.lookups, wake=lambda: wake_room.start(engine.room.serve)),
         )
         self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd in listeners]
         self.batches = loop.io(self.engine.fileno(), 1)
@@ -117,7 +120,7 @@ class Router:
             for acceptor in self.acceptors:
                 while acceptor.take_in():
                     pass
-        self.engine.room.close()  # what waits there, waits for a word that will not come
+        self.engine.room.stop()  # what waits there, waits for a word that will not come
         self.serving = False
         self.stopping.set()
 
@@ -152,6 +155,7 @@ class Router:
             if endpoint := self.table.endpoints.get(address):
                 self.table.restore(endpoint)
         self.relayed = False
+        self.engine.room.deny(message.get("unknown", ()))
         if "warming" in message:
             self.warm(message["warming"])
         self.serving |= "pools" in message
@@ -176,6 +180,17 @@ class Router:
         self.engine.left_tx += sum(member.tx for member in change.left)
         if change.opened:
             self.engine.room.call(change.key)
+
+    def on_question(self) -> None:
+        """There is a key to ask the supervisor for."""
+        self.news.set()
+        if not self.looks.active:  # type: ignore[attr-defined]  # all of gevent's watchers have it
+            self.looks.start(self.look)
+
+    def look(self) -> None:
+        self.engine.room.expire()
+        if not self.lookups.open:
+            self.looks.stop()
 
     def go_cheap_or_not(self) -> None:
         """Accept while there is a node to ask; a router that is not cheap always accepts."""
@@ -210,6 +225,8 @@ class Router:
             if health:
                 live = [address for address, in_turn in health.items() if in_turn]
                 answers.append({"live": live, "out": [address for address, in_turn in health.items() if not in_turn]})
+            if wanted := self.lookups.take():
+                answers.append({"wanted": wanted})
             try:
                 self.pair.sendall(b"".join(map(encode, answers)))
             except OSError:
@@ -222,7 +239,7 @@ def main() -> None:
     orders = messages(pair.recv)
     first = next(orders, None)
     if first is not None:
-        router = Router(pair, Options.from_json(first["options"]), first["listeners"])
+        router = Router(pair, Options.from_json(first["options"]), first["listeners"], first.get("on_demand", NOBODY))
         gevent.spawn(router.follow, orders)
         router.run()
 

@@ -44,6 +44,10 @@ class Source(Protocol):
     one node after the other never says that, and is waited for until `warm-timeout`. One object is run by one
     greenlet at a time, and may be run again after it has raised: what it must remember from one run to the next,
     it keeps itself.
+
+    One that can only look a key up when somebody asks for it has `on_demand = True`, in its class or itself. It begins
+    with `feed.replace({})`, takes keys from `feed.wanted()`, and answers each. It is asked for keys that are host names
+    (`foo.com`, `foo.com:8080`), or, with `any_key = True` as well, for whatever a client has written.
     """
 
     name: str

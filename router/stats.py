@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from router.endpoint import OUT
 from router.feed import Feed
 from router.kernel import Usage
 from router.key import djb33x
+from router.lookups import TOO_MANY
 from router.pool import Member
 from router.table import Table
 
@@ -111,13 +112,15 @@ def snapshot(
     sources: Iterable[Feed],
     cwd: str,
     warming: int,
+    lookups: Mapping[str, int],
     listen_queue: int,
     usage: Callable[[int], Usage],
 ) -> dict[str, Any]:
     """The whole stats object.
 
-    `warming`: seconds for which requests for unknown keys may still wait. `listen_queue`: connections that wait to be
-    accepted. `usage` looks at a process.
+    `warming`: seconds for which requests for unknown keys may still wait. `lookups`: what sources on demand were asked
+    for; what routers refused to ask is added. `listen_queue`: connections that wait to be accepted. `usage` looks at a
+    process.
     """
     running = [slot for slot in slots if slot.pid]
     shares = [slot.counts for slot in running]
@@ -137,6 +140,7 @@ def snapshot(
         "subscriptions": [_pool(table, key, shares) for key in table.pools],
         "warming": warming,
         "waiting": sum(counts.get("waiting", 0) for counts in shares),
+        "lookups": {**lookups, "refused": lookups["refused"] + complaints[TOO_MANY]},
         "cheap": int(bool(shares) and all(counts.get("cheap", False) for counts in shares)),
         "workers": workers,
         "routers": [{name: worker[name] for name in ("pid", "active_sessions", "requests")} for worker in workers],

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from math import ceil
 from random import random
@@ -26,8 +27,9 @@ from router.endpoint import LIVE, OUT, Endpoint
 from router.feed import Feed
 from router.logs import log, log_change
 from router.options import Options
+from router.questions import Questions, is_on_demand, whom
 from router.resolver import Resolver
-from router.source import supervise
+from router.source import Source, supervise
 from router.sources import Opened
 from router.statsserver import stats_server
 from router.table import Change, Table
@@ -54,9 +56,9 @@ class Supervisor:
         addresses: Sequence[str],
         log_fd: int,
     ) -> None:
-        self.options = options
-        self.listeners = listeners
         self.sources = [one.source for one in sources]
+        self.options = without_cheap(options, self.sources)
+        self.listeners = listeners
         self.log_fd = log_fd
         self.table = Table(
             on_change=self.on_change,
@@ -67,6 +69,9 @@ class Supervisor:
         self.resolver = Resolver(self.table)
         self.table.on_name = self.resolver.notice
         self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in self.sources]
+        on_demand = [feed for source, feed in zip(self.sources, self.feeds, strict=True) if is_on_demand(source)]
+        self.questions = Questions(self.table, on_demand, whom(self.sources), timeout=options.lookup_timeout)
+        self.table.on_answer = self.questions.answered
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.routers: list[Child] = []
         self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]
@@ -93,13 +98,13 @@ class Supervisor:
             names = ", ".join(feed.source for feed in self.feeds)
             log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
         keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
-        resolver = gevent.spawn(self.resolver.run)
+        own = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         discoveries = [
             gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
             for source, feed in zip(self.sources, self.feeds, strict=True)
         ]
         self.stopping.wait()
-        gevent.killall([resolver, *discoveries], block=False)  # one that does not let go must not keep us
+        gevent.killall([*own, *discoveries], block=False)  # one that does not let go must not keep us
         for router in self.routers:
             router.order(stop=True)
         for listener in chain.from_iterable(self.listeners):
@@ -138,7 +143,9 @@ class Supervisor:
         while not self.stopping.is_set():
             try:
                 listeners = self.listeners[number - 1]
-                router = Child(slot, self.table, self.options, listeners, self.log_fd, self.warming_left)
+                router = Child(
+                    slot, self.table, self.options, listeners, self.log_fd, self.warming_left, self.questions
+                )
             except (OSError, gevent.subprocess.SubprocessError) as error:
                 # Short of memory or descriptors, or the interpreter is being replaced: later may be better.
                 log.error("cannot start uWSGI fastrouter %d: %s", number, error)
@@ -175,6 +182,8 @@ class Supervisor:
 
     def on_change(self, change: Change) -> None:
         log_change(change)
+        if change.opened:
+            self.questions.known(change.key)
         for router in self.routers:
             router.note_change(change)
 
@@ -199,9 +208,19 @@ class Supervisor:
             sources=self.feeds,
             cwd=self.cwd,
             warming=ceil(self.warming_left()),
+            lookups=self.questions.counts(),
             listen_queue=sum(map(kernel.listen_queue, set(chain.from_iterable(self.listeners)))),
             usage=kernel.usage,
         )
+
+
+def without_cheap(options: Options, sources: Sequence[Source]) -> Options:
+    """What a router that accepts nothing is never asked for, no source on demand is asked for either."""
+    names = ", ".join(source.name for source in sources if is_on_demand(source))
+    if not (options.cheap and names):
+        return options
+    log.warning("cheap mode is off: %s knows a node only when a request has asked for it", names)
+    return replace(options, cheap=False)
 
 
 def working_directory() -> str:

@@ -54,8 +54,9 @@ class Table:
     """Key → `Pool`, address → `Endpoint`, and the host names that stand for addresses.
 
     `on_change` hears of membership, `on_health` of endpoints' states, `on_name` of each new host name, `on_spoken` of
-    each source that has given all that it can see, for the first time. `is_own` says of a numeric address whether the
-    router itself listens there: a node there would send each request round and round.
+    each source that has given all that it can see, for the first time, `on_answer` of each key of which a feed has said
+    all that it knows, or that it cannot tell. `is_own` says of a numeric address whether the router itself listens
+    there: a node there would send each request round and round.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Table:
         on_health: Callable[[Endpoint], None] = lambda endpoint: None,
         on_name: Callable[[str], None] = lambda address: None,
         on_spoken: Callable[[Feed], None] = lambda feed: None,
+        on_answer: Callable[[Feed, str], None] = lambda feed, key: None,
         is_own: Callable[[str], bool] = lambda address: False,
         randrange: Callable[[int], int] = randrange,
     ) -> None:
@@ -79,6 +81,7 @@ class Table:
         self.on_health = on_health
         self.on_name = on_name
         self.on_spoken = on_spoken
+        self.on_answer = on_answer
         self.is_own = is_own
         self.randrange = randrange
 

@@ -1,12 +1,14 @@
-"""Where requests for unknown keys wait while the router is warming: from its start until its sources have spoken.
+"""Where requests for unknown keys wait: while the router is warming, or while their key is looked up (lookups.py).
 
-After a restart nobody is known until the sources say so, and workers announce themselves each 10 s only. So for a
-while a key that nobody serves may be one that nobody has named yet. Its session stays here, without greenlet or timer,
-what its client sends meanwhile stays in the kernel, and a session that is called goes the engine's straight way again.
+After a restart nobody is known until the sources say so, and workers announce themselves each 10 s only. So until the
+sources have spoken, a key that nobody serves may be one that nobody has named yet; and it may always be one that a
+source on demand finds when it is asked. Its session stays here, without greenlet or timer, what its client sends
+meanwhile stays in the kernel, and a session that is called goes the engine's straight way again.
 
 Invariants: a session is in `keys` while it waits and no longer (the engine calls `forget` wherever it ends one). All
-that are called, because their key is known now or because warming is over, go on by `SERVES` a wake-up. The owner has
-`close` called when the time is over, so nobody waits longer than that.
+that are called, because their key is known now or because neither warming nor a lookup is a reason to wait any more, go
+on by `SERVES` a wake-up; one that has waited for a lookup in vain is refused, and not looked up again. The owner has
+`close` called when warming is over, and `expire` some times a second, so nobody waits longer than that.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from router.lookups import TIMEOUT, UNKNOWN, Lookups
 from router.session import Session
 
 if TYPE_CHECKING:
@@ -30,51 +33,82 @@ SERVES = 16  # sessions a wake-up, so that the others are not forgotten; about 1
 
 
 class WaitingRoom:
-    """Closed at first, then open until it is closed. The owner has `serve` called soon after `wake` was called."""
+    """Open while the router is warming; closed, it takes those whose key is looked up.
 
-    def __init__(self, engine: Engine, *, wake: Callable[[], None]) -> None:
+    The owner has `serve` called soon after `wake` was called.
+    """
+
+    def __init__(self, engine: Engine, lookups: Lookups, *, wake: Callable[[], None]) -> None:
         self.engine = engine
+        self.lookups = lookups
         self.wake = wake
         self.most = min(WAITING, engine.most // 2)  # the other half is for keys that are known
         self.is_open = False
         self.opened_at = 0.0
         self.keys: dict[Session, str] = {}  # who waits, and for which key
         self.waiting: dict[str, dict[Session, None]] = {}  # those of them whose key is not known yet
-        self.called: deque[Session] = deque()  # the others, in turn
-        self.waited = 0  # sessions in all
+        self.called: deque[tuple[Session, str]] = deque()  # the others, in turn, and why if they find nobody
+        self.vain = ""  # why the session that is being served does not wait once more
+        self.waited = 0  # sessions in all while warming
         self.found = 0  # of which so many went on to a node
+        self.is_ending = False  # warming is over, and those that waited for it are not all served
 
-    @property
-    def refusal(self) -> str:
-        """Why nobody may enter, as it is counted; empty where one may."""
-        if not self.is_open:
-            return "unknown key"
-        return "waiting room full" if len(self.keys) >= self.most else ""
+    def refusal(self, key: str) -> str:
+        """Why nobody may wait for this key, as it is counted; empty where one may."""
+        refusal = self.vain or ("" if self.is_open else self.lookups.refusal(key))
+        return refusal or ("waiting room full" if len(self.keys) >= self.most else "")
 
     def open(self) -> None:
-        """From now on requests for unknown keys may wait."""
+        """From now on requests for all unknown keys may wait."""
         self.is_open = True
         self.opened_at = monotonic()
 
     def close(self) -> None:
-        """No more waiting: all are called, and those whose key is still unknown are refused."""
+        """Warming is over: all are called whose key is not looked up, and refused if it is still unknown."""
         if self.is_open:
             self.is_open = False
+            self.is_ending = True
             for key in list(self.waiting):
-                self.call(key)
+                if key not in self.lookups.open:
+                    self._call(key, UNKNOWN)
             self.wake()
+
+    def stop(self) -> None:
+        """Nothing will be known any more: all are called, and refused."""
+        self.close()
+        self.lookups.stop()
+        for key in list(self.waiting):
+            self._call(key, UNKNOWN)
 
     def enter(self, session: Session, key: str) -> None:
         """The session, which the engine has put into WAIT, waits for `key`."""
-        self.waited += 1
+        self.waited += self.is_open
         self.keys[session] = key
         self.waiting.setdefault(key, {})[session] = None
+        self.lookups.ask(key)
 
     def call(self, key: str) -> None:
-        """`key` is known, or no longer waited for."""
+        """`key` is known."""
+        self.lookups.find(key)
+        self._call(key, UNKNOWN)
+
+    def deny(self, keys: Iterable[str]) -> None:
+        """The supervisor says that nobody serves these keys, as far as the sources on demand can tell."""
+        self._give_up(self.lookups.deny(keys), UNKNOWN)
+
+    def expire(self) -> None:
+        """Give up the lookups that take too long."""
+        self._give_up(self.lookups.expire(), TIMEOUT)
+
+    def _give_up(self, keys: Iterable[str], why: str) -> None:
+        if not self.is_open:  # else the other sources may still name them
+            for key in keys:
+                self._call(key, why)
+
+    def _call(self, key: str, why: str) -> None:
         sessions = self.waiting.pop(key, None)
         if sessions:
-            self.called.extend(sessions)
+            self.called.extend((session, why) for session in sessions)
             self.wake()
 
     def forget(self, session: Session) -> None:
@@ -89,25 +123,29 @@ class WaitingRoom:
     def serve(self) -> None:
         """Send the next few that are called on their way."""
         for _ in range(min(SERVES, len(self.called))):
-            session = self.called.popleft()
+            session, why = self.called.popleft()
             if session in self.keys:
-                self._serve(session)
+                self._serve(session, why)
         if self.called:
             self.wake()
-        elif not self.is_open:
+        elif self.is_ending:
+            self.is_ending = False
             self._say_how_it_went()
 
-    def _serve(self, session: Session) -> None:
+    def _serve(self, session: Session, why: str) -> None:
         key = self.keys[session]
         if self.is_open and key not in self.engine.pools:  # it was known for a moment only
             self.waiting.setdefault(key, {})[session] = None
             return
         self.forget(session)
+        self.vain = why
         try:
             self.engine.route(session, session.head, session.size)
         except Exception:
             self.engine.fault(session)
-        self.found += session.tries > 0
+        self.vain = ""
+        if self.is_open or self.is_ending:
+            self.found += session.tries > 0
 
     def _say_how_it_went(self) -> None:
         waited = f"{self.waited} requests waited, {self.found} found their node" if self.waited else "no request waited"

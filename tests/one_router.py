@@ -47,7 +47,8 @@ class OneRouter:
         with theirs, open(self._log, "wb") as stream:
             argv = [sys.executable, "-P", "-m", "router.server", str(theirs.fileno())]
             self.process = subprocess.Popen(argv, pass_fds=fds, stderr=stream, start_new_session=True, preexec_fn=deaf)
-        self.tell(options=Options(**options).to_json(), listeners=fds[1:])
+        on_demand = options.pop("on_demand", "")  # for which keys the supervisor is asked
+        self.tell(options=Options(**options).to_json(), listeners=fds[1:], on_demand=on_demand)
 
     @property
     def log(self) -> list[str]:

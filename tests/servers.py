@@ -45,8 +45,8 @@ CORE = {
     "subscription_tolerance", "subscription_tolerance_inactive", "vacuum",
 }  # fmt: skip
 OURS_ALONE = {
-    "connect_timeout", "discovery", "max_keys", "max_nodes", "retry", "subscription_address", "subscription_quota",
-    "warm_timeout",
+    "connect_timeout", "discovery", "lookup_timeout", "max_keys", "max_nodes", "retry", "subscription_address",
+    "subscription_quota", "warm_timeout",
 }  # fmt: skip
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and

@@ -22,6 +22,7 @@ class Unread(Child):
         self.told = True
         self.keys = {}
         self.health = {}
+        self.unknown = {}
         self.orders = {}
         self.pid = 7
         self.killed = 0

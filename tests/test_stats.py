@@ -37,6 +37,7 @@ def of(table: Table, slots: list[stats.Slot]) -> dict[str, Any]:
         sources=table.feeds,
         cwd="/",
         warming=7,
+        lookups={"asked": 4, "open": 1, "refused": 2},
         listen_queue=3,
         usage=lambda pid: Usage(rss=pid, vsz=2 * pid, running_time=3 * pid),
     )

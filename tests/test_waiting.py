@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from router.engine import Engine
+from router.lookups import NOBODY, Lookups
 from router.session import Session
 from router.waiting import SERVES, WAITING, WaitingRoom
 
@@ -25,6 +26,7 @@ class Waiter:
         self.key = key
         self.head, self.size = b"", 0
         self.tries = 0
+        self.refusal = ""
 
 
 class Routes:
@@ -36,7 +38,9 @@ class Routes:
         self.ended: list[Waiter] = []  # served or refused
         self.faults = 0
         self.woken = 0
-        self.room = WaitingRoom(cast(Engine, self), wake=self.wake)
+        self.now = 1000.0
+        self.lookups = Lookups(NOBODY, timeout=3, news=lambda: None, clock=lambda: self.now)
+        self.room = WaitingRoom(cast(Engine, self), self.lookups, wake=self.wake)
 
     @property
     def inside(self) -> list[Waiter]:
@@ -49,10 +53,11 @@ class Routes:
         if session.key in self.pools:
             session.tries += 1
             self.ended.append(session)
-        elif not self.room.refusal:
-            self.room.enter(session, session.key)
-        else:
+        elif refusal := self.room.refusal(session.key):
+            session.refusal = refusal
             self.ended.append(session)
+        else:
+            self.room.enter(session, session.key)
 
     def fault(self, session: Any) -> None:
         self.faults += 1
@@ -74,14 +79,14 @@ def test_it_holds_a_thousand_and_never_more_than_half_of_the_sessions() -> None:
 
 def test_closed_it_takes_nobody_and_full_it_takes_nobody_more() -> None:
     routes = Routes(most=4)
-    assert routes.room.refusal == "unknown key"
+    assert routes.room.refusal("a") == "unknown key"
     routes.room.open()
     first, _ = routes.come("a"), routes.come("b")
-    assert routes.room.refusal == "waiting room full"
+    assert routes.room.refusal("a") == "waiting room full"
     routes.room.forget(cast(Session, first))
-    assert routes.room.refusal == ""
+    assert routes.room.refusal("a") == ""
     routes.room.close()
-    assert routes.room.refusal == "unknown key"
+    assert routes.room.refusal("a") == "unknown key"
 
 
 def test_many_that_wait_for_one_key_go_a_few_a_wake_up_and_in_their_order() -> None:
@@ -216,7 +221,9 @@ class Room(RuleBasedStateMachine):
         room = self.routes.room
         assert set(self.routes.inside) == set(self.inside)
         assert len(self.routes.ended) == len(set(self.routes.ended)) == self.came - self.left - len(self.inside)
-        assert sum(map(len, room.waiting.values())) + len([w for w in room.called if w in room.keys]) == len(room.keys)
+        assert sum(map(len, room.waiting.values())) + len([w for w, _ in room.called if w in room.keys]) == len(
+            room.keys
+        )
         assert all(room.waiting.values())
         assert room.waited == self.entered >= room.found
 

@@ -1,8 +1,9 @@
-"""A gfrouter whose sources say what they are told, to be executed by test_warming.py with one word of JSON:
+"""A gfrouter whose sources say what they are told, to be executed by told.py with one word of JSON:
 
-    {"address": where it listens, "stats": where it tells them, "sources": [where each is told], "options": {...}}
+    {"address": where it listens, "stats": where it tells them, "sources": [where each is told], "options": {...},
+     "on_demand": [the numbers of those that look up on demand], "any_key": whether those want more than host names}
 
-Each connection to a source is one verb and its arguments, as JSON; `said` is the answer.
+Each connection to a source is one verb and its arguments, as JSON; what the verb gives is the answer.
 """
 
 from gevent import monkey
@@ -11,6 +12,8 @@ monkey.patch_all()
 
 import json  # noqa: E402
 import sys  # noqa: E402
+
+import gevent  # noqa: E402
 
 from clients import read_to_end  # noqa: E402
 from router import net  # noqa: E402
@@ -25,18 +28,19 @@ from router.supervisor import Supervisor  # noqa: E402
 class Told:
     """A source that is told what to say."""
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: str, on_demand: bool, any_key: bool) -> None:
         self.name = name
+        self.on_demand = on_demand
+        self.any_key = any_key
         self.listener = net.bind(address)
 
     def run(self, feed: Feed) -> None:
         while True:
             client, _ = self.listener.accept()
             with client:
-                self.say(feed, *json.loads(read_to_end(client)))
-                client.sendall(b"said")
+                client.sendall(json.dumps(self.say(feed, *json.loads(read_to_end(client)))).encode())
 
-    def say(self, feed: Feed, verb: str, *arguments: object) -> None:
+    def say(self, feed: Feed, verb: str, *arguments: object) -> object:
         match verb, *arguments:
             case "replace", dict(pools):
                 feed.replace({key: [Node(address) for address in nodes] for key, nodes in pools.items()})
@@ -46,16 +50,30 @@ class Told:
                 feed.announce(key, Node(address))
             case "withdraw", str(key), str(address):
                 feed.withdraw(key, address)
-            case "fail", str(error):
-                feed.fail(error)
+            case "fail", str(error), *key:
+                feed.fail(error, *map(str, key))
+            case "wanted", (int() | float()) as timeout:
+                return feed.wanted(timeout)
+            case "answer", dict(pools):  # whatever is wanted, from now on
+                gevent.spawn(self.answer, feed, pools)
             case _:
                 raise ValueError(f"{verb} of {arguments}")
+        return None
+
+    def answer(self, feed: Feed, pools: dict[str, list[str]]) -> None:
+        while True:
+            key = feed.wanted()
+            assert key is not None
+            feed.set(key, [Node(address) for address in pools.get(key, ())])
 
 
 def main() -> None:
     what = json.loads(sys.argv[1])
     log_to(sys.stderr)
-    sources = [Opened(Told(f"told-{number}", address), Common()) for number, address in enumerate(what["sources"])]
+    sources = [
+        Opened(Told(f"told-{number}", address, number in what["on_demand"], what["any_key"]), Common())
+        for number, address in enumerate(what["sources"])
+    ]
     listener = net.bind(what["address"], clients_speak_first=True)
     stats = net.bind(what["stats"])
     Supervisor(Options(**what["options"]), [[listener]], sources, stats, [what["address"]], sys.stderr.fileno()).run()
