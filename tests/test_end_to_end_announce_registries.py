@@ -1,6 +1,10 @@
 """gfrouter announce in a real Consul and a real etcd, where the router's own sources find it; and by SRV records."""
 
+import os
+import random
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import pytest
 from announcer import Announce
 from clients import ask, request
 from consul_server import FREEZE, THAW, Consul, needs_consul
+from dns_server import Knot, needs_knot, zone
 from etcd_server import Etcd, make_certificates, needs_etcd, needs_openssl
 from scripted import HELLO, ScriptedNode, answer, wait_for
 from servers import FASTROUTER, Router, free_address
@@ -190,7 +195,9 @@ def test_a_user_logs_in_and_again_when_the_token_is_gone(node: ScriptedNode, tmp
             etcd.restart()  # its tokens are gone with it, ours, too
             etcd.token = ""
             etcd.log_in("root", "geheim")
-            announce.wait_line("all is well again", timeout=20)
+            for lease in etcd.call("lease/leases")["leases"]:
+                etcd.revoke(lease["ID"])
+            wait_for(lambda: etcd.names() == [entry(node.address)], "the entry again", timeout=20)
             assert announce.stop(signal.SIGTERM) == 0
             assert etcd.names() == []
             assert "geheim" not in "".join(announce.lines)
@@ -208,3 +215,53 @@ def test_tls_on_both_sides(node: ScriptedNode, tmp_path: Path) -> None:
             assert announce.stop(signal.SIGTERM) == 0
         with Announce("--to", url(etcd, "?tls=yes"), "--address", node.address) as announce:
             announce.wait_line("CERTIFICATE_VERIFY_FAILED.*; trying again")
+
+
+# SRV records.
+
+# Words before a command that give it two files of its own in place of the machine's; "$1" and "$2" are those.
+OWN_NAMES = (
+    *("unshare", *(() if os.geteuid() == 0 else ("-r",)), "-m", "sh", "-c"),
+    'mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"',
+    "sh",
+)
+
+
+def _can_mount() -> bool:
+    argv = [*OWN_NAMES, "/etc/resolv.conf", "/etc/nsswitch.conf", "true"]
+    return bool(shutil.which("unshare")) and subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+@needs_knot
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not _can_mount(), reason="needs root, for a DNS server at the usual port and a resolv.conf"
+)
+def test_a_service_name_means_all_its_targets_and_is_followed(
+    node: ScriptedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose first lookup fails, too. The server is at port 53, as a resolv.conf knows no other."""
+    monkeypatch.setattr("dns_server.free_port", lambda host: 53)
+    host = f"127.53.{random.randrange(1, 255)}.{random.randrange(1, 255)}"
+    resolv, switch = tmp_path / "resolv.conf", tmp_path / "nsswitch.conf"
+    resolv.write_text(f"nameserver {host}\noptions timeout:1 attempts:1\n")
+    switch.write_text("hosts: dns\n")
+    with (
+        Router() as one,
+        Router() as two,
+        Knot(zone("example.test", "one A 127.0.0.1", "two A 127.0.0.1"), host) as knot,
+    ):
+
+        def record(router: Router, priority: int, name: str) -> str:
+            return f"_gfrouter._udp 1 SRV {priority} 0 {router.subscriptions.rpartition(':')[2]} {name}.example.test."
+
+        words = ("--to", "_gfrouter._udp.example.test", "--address", node.address, "--interval", "1")
+        with Announce(*words, launcher=(*OWN_NAMES, resolv, switch)) as announce:
+            announce.wait_line("cannot resolve _gfrouter._udp.example.test: .*; trying again")
+            knot.update("example.test", add=[record(one, 1, "one"), record(two, 2, "two")])
+            one.wait_for_nodes("foo.com", 1, timeout=20)
+            two.wait_for_nodes("foo.com", 1, timeout=20)
+            knot.update("example.test", delete=["_gfrouter._udp"], add=[record(two, 1, "two")])
+            wait_for(lambda: not one.nodes("foo.com"), "the router that is gone from DNS to be left", timeout=20)
+            knot.kill()  # what is known stays
+            assert announce.stop(signal.SIGTERM, timeout=20) == 0
+            wait_for(lambda: not two.nodes("foo.com"), "it to leave")
