@@ -1,7 +1,8 @@
 """JSON over HTTP to one of several servers, for Consul's agent API and etcd's gateway. Blocks only its own greenlet.
 
-Each call has a connection of its own and is over within CALL_S, whatever the server does. The place that answered last
-is asked first; where one cannot be reached the next one is asked, and whatever a server has answered is the answer.
+Each call has a connection of its own and is over within its time limit, whatever the server does. The place that
+answered last is asked first; where one cannot be reached the next one is asked, and whatever a server has answered is
+the answer.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import gevent
 
 from discovery.announcetarget import Trouble, reason
-from discovery.whereabouts import Place, Whereabouts, shown
+from discovery.whereabouts import Place, Whereabouts, of_hosts, shown
 
 CONNECT_S = 2.0
-CALL_S = 5.0  # all of it, at one place
+CALL_S = 5.0  # all of it, at one place, where nothing else is said
 LARGEST = 1 << 20  # bytes of an answer; what we ask for has a hundred
 SHOWN = 200  # characters of what a server complains of
 
@@ -33,13 +34,23 @@ class Refused(Trouble):
 
 
 class HttpJson:
-    """`host` is the server's name for its certificate and the Host header, `tls` what to check that by."""
+    """`hosts` are (host, port), any of which will do; `tls` is what to check their certificates by."""
 
-    def __init__(self, where: Whereabouts, host: str, tls: ssl.SSLContext | None = None) -> None:
-        self.where = where
-        self.host = host
+    def __init__(
+        self,
+        hosts: Sequence[tuple[str, int]],
+        every: float,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+        timeout: float = CALL_S,
+    ) -> None:
         self.tls = tls
+        self.server_name = server_name
+        self.timeout = timeout
         self.last: Place | None = None
+        self.names: dict[Place, str] = {}  # which host each place was found for
+        self.where = Whereabouts(self._look, every)
+        self._looks = [(host, of_hosts([(host, port)])) for host, port in hosts]
 
     def places(self) -> list[Place]:
         """Where to ask, in this order."""
@@ -50,7 +61,7 @@ class HttpJson:
         troubles = []
         for place in self.places():
             try:
-                with gevent.Timeout(CALL_S, TimeoutError(f"no answer in {CALL_S:.0f} s")):
+                with gevent.Timeout(self.timeout, TimeoutError(f"no answer in {self.timeout:.0f} s")):
                     status, data = self._ask(place, method, path, json.dumps(body).encode(), headers or {})
             except (OSError, HTTPException) as error:
                 troubles.append(f"{shown(place)}: {reason(error) if error.args else type(error).__name__}")
@@ -62,22 +73,48 @@ class HttpJson:
         raise Trouble("; ".join(troubles))
 
     def _ask(self, place: Place, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        connection = HTTPConnection(self.host)
+        host = self.server_name or self.names.get(place, "localhost")
+        connection = HTTPConnection(host, place.sockaddr[1])
         connection.sock = sock = socket.socket(place.family, socket.SOCK_STREAM)
         try:
             sock.settimeout(CONNECT_S)
             sock.connect(place.sockaddr)
-            sock.settimeout(CALL_S)
+            sock.settimeout(self.timeout)
             if self.tls:
-                connection.sock = self.tls.wrap_socket(sock, server_hostname=self.host)
+                connection.sock = self.tls.wrap_socket(sock, server_hostname=host)
             connection.request(method, path, body, {"Content-Type": "application/json", **headers})
             response = connection.getresponse()
             return response.status, response.read(LARGEST)
         finally:
             connection.close()
 
+    def _look(self) -> list[Place]:
+        """All places of all hosts: one that is unknown hides no other."""
+        found: dict[Place, str] = {}
+        trouble: OSError | None = None
+        for host, look in self._looks:
+            try:
+                found.update(dict.fromkeys(look(), host))
+            except OSError as error:
+                trouble = error
+        if trouble and not found:
+            raise trouble
+        self.names = found or self.names
+        return list(found)
+
     def _read(self, place: Place, data: bytes) -> Any:
         try:
             return json.loads(data) if data.strip() else None
         except ValueError:
             raise Trouble(f"{shown(place)}: its answer is no JSON") from None
+
+
+def tls_of(ca: str, cert: str, key: str) -> ssl.SSLContext:
+    """TLS by these files: who signs the server's certificate, and ours. ValueError where they cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=ca or None)
+        if cert:
+            context.load_cert_chain(cert, key or None)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"the files of TLS cannot be used: {error}") from None
+    return context

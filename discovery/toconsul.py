@@ -1,8 +1,8 @@
 """Announcing at a Consul agent: one service for each key, with a check that is critical when we fall silent.
 
-It is what the source `consul` looks for: the tag `uwsgi`, the key and the modifiers in the meta, the weight as Consul's
-own. Each renewal passes the checks; where the agent does not know one (it was restarted, or somebody deregistered it),
-the services are registered again. With `:PORT` the address is left to the agent: it is that of its own machine.
+It is what the source `consul` looks for: the tag `uwsgi`, another with the key, the modifiers in the meta, Consul's own
+weight. Each renewal passes the checks; where the agent does not know one (it was restarted, or somebody deregistered
+it), the services are registered again. With `:PORT` the address is left to the agent: it is that of its own machine.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from discovery.announcetarget import Accepts, NotAccepting, Registration, log_joined, log_left
-from discovery.httpjson import HttpJson, Refused
+from discovery import consulplace
+from discovery.announcetarget import Accepts, NotAccepting, Registration, Trouble, log_joined, log_left
+from discovery.consulentry import BACKUP, KEY, LARGEST_WEIGHT, MODIFIER1, MODIFIER2
+from discovery.consulplace import TAG, is_token, place_of, refuse_token, word
+from discovery.httpjson import HttpJson, Refused, tls_of
 from discovery.ownaddress import own_address
-from discovery.secure import read_secret, tls_of
-from discovery.whereabouts import Whereabouts, of_hosts
 from router.address import HostName, Unix, parse_node
 from router.url import parse_url, read_settings, setting
 from router.values import file_name, flag
 
-PORT = 8500
-TAG = "uwsgi"
 LEAST_DEREGISTER = 60  # seconds; Consul takes no less
-MOST_WEIGHT = 65_535  # Consul's
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the URL of an agent may say behind its `?`."""
+    """What the URL of an agent may say behind its `?`; of the agent the same as the source `consul`."""
 
-    service: str = setting("", str, "NAME", "name of the service (default: the key, with - for what is not legal)")
-    tag: str = setting(TAG, str, "TAG", "tag of the service")
-    token_file: str = setting("", file_name, "FILE", "holds the ACL token (default: CONSUL_HTTP_TOKEN)")
-    tls: bool = setting(False, flag, "true", "speak HTTPS")
-    ca_file: str = setting("", file_name, "FILE", "certificates to check the agent's by")
+    service: str = setting("", word, "NAME", "name of the service (default: the key, with - for what is not legal)")
+    tag: str = setting(TAG, word, "TAG", "tag of the service")
+    token_file: str = setting("", file_name, "FILE", "the ACL token; else CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN")
+    tls: bool = setting(False, flag, "BOOL", "speak HTTPS, to port 8501 by default; any of the next four means it, too")
+    ca: str = setting("", file_name, "FILE", "who signs the agent's certificate; else CONSUL_CACERT")
+    cert: str = setting("", file_name, "FILE", "our certificate; else CONSUL_CLIENT_CERT")
+    key: str = setting("", file_name, "FILE", "its key; else CONSUL_CLIENT_KEY")
+    server_name: str = setting("", word, "NAME", "the name in the agent's certificate; else CONSUL_TLS_SERVER_NAME")
 
 
 class ToConsul:
@@ -44,21 +45,25 @@ class ToConsul:
 
     def __init__(self, text: str, said: Registration, accepts: Accepts) -> None:
         url = parse_url(text)
-        self.settings = read_settings(url, Settings)
-        self.name = url.shown
-        hosts = url.hosts(PORT) or [("127.0.0.1", PORT)]
+        refuse_token(url)
+        self.settings = ours = read_settings(url, Settings)
+        same = ("token_file", "tls", "ca", "cert", "key", "server_name")
+        asked = consulplace.Settings(**{name: getattr(ours, name) for name in same})
+        self.place = there = place_of(url, asked, os.environ)
         if isinstance(parse_node(said.address), Unix):
             raise url.wrong(f"Consul knows no unix sockets ({said.address})")
-        if said.weight > MOST_WEIGHT:
-            raise url.wrong(f"Consul knows no weight over {MOST_WEIGHT}")
+        if said.weight > LARGEST_WEIGHT:
+            raise url.wrong(f"Consul knows no weight over {LARGEST_WEIGHT}")
+        self.name = url.shown
         self.said = said
         self.every = min(said.interval, said.ttl / 3)
-        self.where = Whereabouts(of_hosts(hosts), self.every)
-        self._http = HttpJson(self.where, hosts[0][0], tls_of(self.settings.tls, self.settings.ca_file))
+        tls = tls_of(there.ca, there.cert, there.key) if there.tls else None
+        self._http = HttpJson([(there.host.strip("[]"), there.port)], self.every, tls, there.server_name)
+        self.where = self._http.where
         self._accepts = accepts
         self._begun = False  # something may be registered
         self._registered = False
-        _ = self._headers()  # a token that cannot be read stops the start
+        self._headers()  # a token that cannot be read stops the start
 
     def renew(self) -> None:
         self._knock()
@@ -92,17 +97,14 @@ class ToConsul:
         target = parse_node(said.address)
         assert not isinstance(target, Unix)
         host, port = (target.host, target.port) if isinstance(target, HostName) else target.sockaddr[:2]
-        meta = {"uwsgi-key": key}
-        for name in ("modifier1", "modifier2", "backup"):
-            if value := getattr(said, name):
-                meta[f"uwsgi-{name}"] = str(value)
+        meta = {MODIFIER1: said.modifier1, MODIFIER2: said.modifier2, BACKUP: said.backup}
         return {
             "ID": self._id(key),
             "Name": self.settings.service or re.sub("[^a-zA-Z0-9]+", "-", key).strip("-") or TAG,
-            "Tags": [self.settings.tag],
+            "Tags": [self.settings.tag, f"{KEY}={key}"],  # a key in the meta may hold no comma
             "Address": "" if said.address.startswith(":") else host,
             "Port": port,
-            "Meta": meta,
+            "Meta": {name: str(value) for name, value in meta.items() if value},
             "Weights": {"Passing": said.weight, "Warning": 1},
             "Check": {
                 "CheckID": self._check(key),
@@ -131,9 +133,16 @@ class ToConsul:
         self._http.call("PUT", path, body, self._headers())
 
     def _headers(self) -> dict[str, str]:
-        """The token is read anew each time: files of tokens are rotated."""
-        file = self.settings.token_file
-        token = read_secret("token-file", file) if file else os.environ.get("CONSUL_HTTP_TOKEN", "")
+        """The token's file is read anew each time: tokens are exchanged."""
+        token = self.place.token
+        if file := self.place.token_file:
+            try:
+                with open(file, encoding="utf-8") as opened:
+                    token = opened.read().strip()
+            except (OSError, UnicodeError) as error:
+                raise Trouble(f"token-file={file}: {getattr(error, 'strerror', None) or 'no text'}") from None
+            if not is_token(token):
+                raise Trouble(f"token-file={file}: holds no token")
         return {"X-Consul-Token": token} if token else {}
 
 

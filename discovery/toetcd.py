@@ -9,52 +9,38 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
-from discovery.announcetarget import Accepts, NotAccepting, Registration, log_joined, log_left
-from discovery.httpjson import HttpJson, Refused
+from discovery.announcetarget import Accepts, NotAccepting, Registration, Trouble, log_joined, log_left
+from discovery.etcdaccess import read_access
+from discovery.etcdentry import encode_name
+from discovery.httpjson import HttpJson, Refused, tls_of
 from discovery.ownaddress import own_address
-from discovery.secure import read_secret, tls_of
-from discovery.whereabouts import Whereabouts, of_hosts
-from router.url import parse_url, read_settings, setting
-from router.values import file_name, flag
 
-PORT = 2379
-PREFIX = "/gfrouter"
 UNAUTHENTICATED = 401  # what the gateway makes of a token that has expired
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the URL of a cluster may say behind its `?`."""
-
-    password_file: str = setting("", file_name, "FILE", "holds the password (default: the URL's, or ETCD_PASSWORD)")
-    tls: bool = setting(False, flag, "true", "speak HTTPS")
-    ca_file: str = setting("", file_name, "FILE", "certificates to check the servers' by")
+FIELDS = ("weight", "backup", "modifier1", "modifier2")
 
 
 class ToEtcd:
     """A cluster, of which any member is told."""
 
     def __init__(self, text: str, said: Registration, accepts: Accepts) -> None:
-        url = parse_url(text)
-        self.settings = read_settings(url, Settings)
-        self.name = url.shown
-        hosts = url.hosts(PORT) or [("127.0.0.1", PORT)]
+        self.access = access = read_access(text)
+        self.name = access.name
         self.said = said
+        for key in said.keys:
+            try:
+                self.key(key, said.address)
+            except UnicodeError:
+                raise access.url.wrong(f"its keys are UTF-8, and {key!r} is not") from None
         self.every = min(said.interval, said.ttl / 3)
-        self.where = Whereabouts(of_hosts(hosts), self.every)
-        self._http = HttpJson(self.where, hosts[0][0], tls_of(self.settings.tls, self.settings.ca_file))
+        tls = tls_of(access.settings.ca, access.settings.cert, access.settings.key) if access.tls else None
+        self._http = HttpJson(access.places, self.every, tls, timeout=access.settings.timeout)
+        self.where = self._http.where
         self._accepts = accepts
-        self._prefix = url.path.rstrip("/") or PREFIX
-        self._user, self._password = url.user, url.password
         self._token = ""
         self._lease = ""
         self._put_at = ""  # the address under which the lease's keys stand, once all of them do
-        _ = self._secret()  # one that cannot be read stops the start
 
     def renew(self) -> None:
         address = self._own()
@@ -93,16 +79,15 @@ class ToEtcd:
         if address:
             log_left(self.said.keys, address, self.name)
 
-    def key(self, key: str, address: str) -> str:
-        """Where our node stands."""
-        return f"{self._prefix}/{_quoted(key)}/{_quoted(address)}"
+    def key(self, key: str, address: str) -> bytes:
+        """The name of our entry."""
+        return encode_name(self.access.prefix + b"/", key, address)
 
-    def value(self) -> str:
+    def value(self) -> bytes:
         """What is said of it."""
         usual = Registration((), "")
-        names = ("weight", "backup", "modifier1", "modifier2")
-        said = {name: getattr(self.said, name) for name in names if getattr(self.said, name) != getattr(usual, name)}
-        return json.dumps(said) if said else ""
+        said = {name: getattr(self.said, name) for name in FIELDS if getattr(self.said, name) != getattr(usual, name)}
+        return json.dumps(said).encode() if said else b""
 
     def _own(self) -> str:
         return own_address(self.said.address, self._http.places()[0]) or self._put_at or self.said.address
@@ -114,7 +99,7 @@ class ToEtcd:
 
     def _call(self, path: str, body: Any) -> Any:
         """One call, as the user whom the URL names, who may have to log in again."""
-        if not self._user:
+        if not self.access.user:
             return self._http.call("POST", path, body)
         if self._token:
             try:
@@ -122,19 +107,13 @@ class ToEtcd:
             except Refused as refused:
                 if refused.status != UNAUTHENTICATED:
                     raise
-        login = {"name": self._user, "password": self._secret()}
+        try:
+            login = {"name": self.access.user, "password": self.access.read_password()}
+        except (OSError, ValueError) as error:
+            raise Trouble(str(error)) from None
         self._token = str(self._http.call("POST", "/v3/auth/authenticate", login)["token"])
         return self._http.call("POST", path, body, {"Authorization": self._token})
 
-    def _secret(self) -> str:
-        if file := self.settings.password_file:
-            return read_secret("password-file", file)
-        return self._password or os.environ.get("ETCD_PASSWORD", "")
 
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="", errors="surrogateescape")
-
-
-def _b64(text: str) -> str:
-    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

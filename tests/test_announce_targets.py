@@ -17,8 +17,8 @@ from discovery.toetcd import ToEtcd
 from discovery.torouter import ToRouter
 from discovery.whereabouts import Place, Whereabouts, of_hosts, router_at
 from router.address import Inet, Unix, parse_node
-from scripted import Blackhole, NodeConnection, ScriptedNode
-from servers import free_address, free_port
+from scripted import Blackhole, NodeConnection, ScriptedNode, split
+from servers import free_address
 
 
 def place(text: str) -> Place:
@@ -359,10 +359,10 @@ def test_what_consul_is_told() -> None:
     assert ToConsul("consul://", said, lambda address: True).service("foo.com:8080") == {
         "ID": "gfrouter:foo.com:8080::3031",
         "Name": "foo-com-8080",
-        "Tags": ["uwsgi"],
+        "Tags": ["uwsgi", "uwsgi-key=foo.com:8080"],
         "Address": "",
         "Port": 3031,
-        "Meta": {"uwsgi-key": "foo.com:8080", "uwsgi-modifier1": "5", "uwsgi-backup": "1"},
+        "Meta": {"uwsgi-modifier1": "5", "uwsgi-backup": "1"},
         "Weights": {"Passing": 3, "Warning": 1},
         "Check": {
             "CheckID": "service:gfrouter:foo.com:8080::3031",
@@ -381,15 +381,22 @@ def test_consul_is_told_of_a_host_that_is_named(address: str, host: str) -> None
     service = ToConsul(
         "consul://?service=web&tag=x", Registration(("foo.com",), address), lambda address: True
     ).service("foo.com")
-    assert (service["Address"], service["Port"], service["Name"], service["Tags"]) == (host, 1, "web", ["x"])
+    assert (service["Address"], service["Port"], service["Name"], service["Tags"]) == (
+        host,
+        1,
+        "web",
+        ["x", "uwsgi-key=foo.com"],
+    )
 
 
 def test_what_etcd_is_told() -> None:
     plain = ToEtcd("etcd://", Registration(("foo.com",), ":1"), lambda address: True)
-    assert (plain.key("foo.com/app", "[::1]:1"), plain.value()) == ("/gfrouter/foo.com%2Fapp/%5B%3A%3A1%5D%3A1", "")
+    assert (plain.key("foo.com/app", "[::1]:1"), plain.value()) == (b"/gfrouter/foo.com%2Fapp/[::1]:1", b"")
     full = ToEtcd("etcd://a/apps/", Registration(("foo.com",), ":1", 3, 2, 5, 6), lambda address: True)
-    assert full.key("a", "b").startswith("/apps/a/b")
-    assert full.value() == '{"weight": 3, "backup": 2, "modifier1": 5, "modifier2": 6}'
+    assert full.key("a", "b") == b"/apps/a/b"
+    assert full.value() == b'{"weight": 3, "backup": 2, "modifier1": 5, "modifier2": 6}'
+    with pytest.raises(ValueError, match=r"^etcd://: its keys are UTF-8, and '.*' is not$"):
+        ToEtcd("etcd://", Registration(("\udcff",), ":1"), lambda address: True)
 
 
 @pytest.mark.parametrize(
@@ -411,9 +418,8 @@ def test_whatever_an_http_server_answers_is_an_answer_or_a_trouble(answer: bytes
         connection.send(answer)
 
     with ScriptedNode(script) as node:
-        where = Whereabouts(lambda: [place(node.address)], 10)
-        where.turn()
-        client = HttpJson(where, "localhost")
+        client = HttpJson([split(node.address)], 10)
+        client.where.turn()
         if isinstance(said, str):
             with pytest.raises(Trouble) as caught:
                 client.call("PUT", "/", {})
@@ -429,10 +435,9 @@ def test_of_two_servers_the_one_that_answers_is_asked() -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     with ScriptedNode(script) as node:
-        dead = f"127.0.0.1:{free_port()}"
-        where = Whereabouts(lambda: [place(dead), place(node.address)], 10)
-        where.turn()
-        client = HttpJson(where, "localhost")
+        dead = free_address()
+        client = HttpJson([split(dead), split(node.address)], 10)
+        client.where.turn()
         assert client.call("PUT", "/", {}) == {}
         assert client.places()[0] == place(node.address)
     with pytest.raises(Trouble, match=f"^{node.address}: Connection refused; {dead}: Connection refused$"):
