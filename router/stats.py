@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from router import __version__
 from router.endpoint import OUT
-from router.feed import Feed
 from router.kernel import Usage
 from router.key import djb33x
 from router.pool import Member
@@ -108,7 +107,7 @@ def snapshot(
     slots: Sequence[Slot],
     *,
     addresses: Sequence[str],
-    sources: Iterable[Feed],
+    sources: Iterable[dict[str, Any]],
     cwd: str,
     warming: int,
     listen_queue: int,
@@ -116,8 +115,8 @@ def snapshot(
 ) -> dict[str, Any]:
     """The whole stats object.
 
-    `warming`: seconds for which requests for unknown keys may still wait. `listen_queue`: connections that wait to be
-    accepted. `usage` looks at a process.
+    `sources`: how each of them is (sourcestate.py). `warming`: seconds for which requests for unknown keys may still
+    wait. `listen_queue`: connections that wait to be accepted. `usage` looks at a process.
     """
     running = [slot for slot in slots if slot.pid]
     shares = [slot.counts for slot in running]
@@ -141,11 +140,7 @@ def snapshot(
         "workers": workers,
         "routers": [{name: worker[name] for name in ("pid", "active_sessions", "requests")} for worker in workers],
         "complaints": dict(complaints),
-        "sources": [
-            {"name": f.source, "nodes": f.size, "error": f.error or "", "errors": f.errors,
-             "rejected": dict(f.rejected)}
-            for f in sources
-        ],
+        "sources": list(sources),
         "hosts": [
             {"name": address, "addresses": list(name.addresses), "error": name.error}
             for address, name in table.names.items()
