@@ -21,7 +21,7 @@ import gevent
 
 from router.endpoint import OUT, Endpoint
 from router.key import find_key
-from router.lookups import TIMEOUT, TOO_MANY, UNKNOWN
+from router.lookups import UNKNOWN
 from router.static import FALLBACK, RESERVED, TO
 from router.uwsgi import is_repeatable, printable
 
@@ -40,7 +40,6 @@ PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, er
 BUSY_WAIT = 0.005  # seconds until nodes that were only busy are asked again
 
 NO_NODE = "no node"  # why a request is refused whose key's nodes have all failed
-NOT_KNOWN = (UNKNOWN, TIMEOUT, TOO_MANY)  # and one whose key nobody knows, as far as one can tell now
 
 LINGER = 10.0  # seconds in which a client must see that its answer is complete; nginx gives as much or more
 LINGER_WAIT = 0.02  # seconds between two looks whether it has sent more
@@ -127,7 +126,7 @@ class Detours:
         if member is not None:
             self.engine.connect(session, member)
         else:
-            self.engine.refuse(session, NO_NODE if refusal in NOT_KNOWN and TO in self.engine.pools else refusal)
+            self.engine.refuse(session, NO_NODE if refusal == UNKNOWN and TO in self.engine.pools else refusal)
 
     def unconnected(self, session: Session, member: Member, error: int) -> None:
         """No connection to `member` came about; `error` is the errno."""
@@ -213,9 +212,9 @@ class Detours:
     def _stand_in(self, session: Session, refusal: str) -> Member | None:
         """Who serves a key without nodes. `to` is for keys that nobody knows, whatever has become of known ones."""
         member = None
-        if refusal in (NO_NODE, *NOT_KNOWN):
+        if refusal in (UNKNOWN, NO_NODE):
             member = self._of(self.fallback_key, session)
-        if member is None and refusal in NOT_KNOWN:
+        if member is None and refusal == UNKNOWN:
             member = self._of(TO, session)
         if member is None and self.fallback_on_no_key:
             member = self._fallback(session)

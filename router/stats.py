@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from router import __version__
 from router.endpoint import OUT, Endpoint
-from router.feed import Feed
 from router.kernel import Usage
 from router.key import djb33x
 from router.lookups import TOO_MANY
 from router.pool import Member
-from router.said import Said, said, sayers, source
+from router.said import Said, said, sayers
 from router.static import FALLBACK, RESERVED, TO
 from router.table import Table
 
@@ -113,7 +112,7 @@ def snapshot(
     slots: Sequence[Slot],
     *,
     addresses: Sequence[str],
-    sources: Iterable[Feed],
+    sources: Iterable[dict[str, Any]],
     cwd: str,
     warming: int,
     lookups: Mapping[str, int],
@@ -122,9 +121,9 @@ def snapshot(
 ) -> dict[str, Any]:
     """The whole stats object.
 
-    `warming`: seconds for which requests for unknown keys may still wait. `lookups`: what sources on demand were asked
-    for; what routers refused to ask is added. `listen_queue`: connections that wait to be accepted. `usage` looks at a
-    process.
+    `sources`: how each of them is (sourcestate.py). `warming`: seconds for which requests for unknown keys may still
+    wait. `lookups`: what sources on demand were asked for; what routers refused to ask is added. `listen_queue`:
+    connections that wait to be accepted. `usage` looks at a process.
     """
     running = [slot for slot in slots if slot.pid]
     shares = [slot.counts for slot in running]
@@ -150,7 +149,7 @@ def snapshot(
         "workers": workers,
         "routers": [{name: worker[name] for name in ("pid", "active_sessions", "requests")} for worker in workers],
         "complaints": dict(complaints),
-        "sources": list(map(source, sources)),
+        "sources": list(sources),
         "hosts": [
             {"name": address, "addresses": list(name.addresses), "error": name.error}
             for address, name in table.names.items()
@@ -189,7 +188,7 @@ def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:
     """The nodes that the options name, where they do: `static_nodes` is uWSGI's list, of the option `to`."""
     found = {}
     for key, name in ((TO, "static_nodes"), (FALLBACK, "fallback_nodes")):
-        if any(key in feed.slices for feed in table.feeds):
+        if any(key in feed.shown for feed in table.feeds):
             parts, words = _parts(key, shares), said(table, key)
             members = table.pools[key].members.values() if key in table.pools else ()
             found[name] = [_static_node(member.endpoint, _of_node(member, parts, words)) for member in members]

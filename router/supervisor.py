@@ -27,19 +27,25 @@ from router.admin import admin_server
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.feed import Feed
+from router.listened import Listened
 from router.logs import log, log_change
 from router.options import Options
 from router.questions import Questions, is_on_demand, whom
 from router.resolver import Resolver
+from router.shaping import ShapedFeed
 from router.source import Source, supervise
-from router.sources import Opened
+from router.sources import Opened, unique_names
+from router.sourcestate import Watched
+from router.static import stand_ins
 from router.statsserver import stats_server
 from router.table import Change, Table
 from router.view import State
+from router.watchdog import Watchdog, own
 
 COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at most
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
+WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
 KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
 
 
@@ -60,8 +66,7 @@ class Supervisor:
         log_fd: int,
         admin_listener: socket.socket | None = None,
     ) -> None:
-        self.sources = [one.source for one in sources]
-        self.options = without_cheap(options, self.sources)
+        self.options = without_cheap(options, [one.source for one in sources])
         self.listeners = listeners
         self.log_fd = log_fd
         self.table = Table(
@@ -72,9 +77,14 @@ class Supervisor:
         )
         self.resolver = Resolver(self.table)
         self.table.on_name = self.resolver.notice
-        self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in self.sources]
-        on_demand = [feed for source, feed in zip(self.sources, self.feeds, strict=True) if is_on_demand(source)]
-        self.questions = Questions(self.table, on_demand, whom(self.sources), timeout=options.lookup_timeout)
+        self.sources = [
+            Watched(one.source, one.common.feed(self.table, name, options.max_keys, options.max_nodes), one.url)
+            for one, name in zip(sources, unique_names(sources), strict=True)
+        ]
+        self.watchdog = Watchdog()
+        on_demand = [one for one in self.sources if is_on_demand(one.source)]
+        asked, kind = [one.feed for one in on_demand], whom([one.source for one in on_demand])
+        self.questions = Questions(self.table, asked, kind, timeout=options.lookup_timeout)
         self.table.on_answer = self.questions.answered
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.routers: list[Child] = []
@@ -103,14 +113,13 @@ class Supervisor:
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
-        own = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
-        discoveries = [
-            gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
-            for source, feed in zip(self.sources, self.feeds, strict=True)
-        ]
+        lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
+        discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
+        watchers = [gevent.spawn(self.watch_sources), gevent.spawn(self.watchdog.run)]
+        self.watchdog.start()
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
-        gevent.killall([*own, *discoveries], block=False)  # one that does not let go must not keep us
+        gevent.killall([*lookers, *discoveries], block=False)  # one that does not let go must not keep us
         for router in self.routers:
             router.order(stop=True)
         for listener in chain.from_iterable(self.listeners):
@@ -118,6 +127,8 @@ class Supervisor:
         gevent.joinall(keepers, timeout=self.options.drain_timeout + KILL_WAIT)
         self.kill_routers()
         gevent.joinall(keepers, timeout=KILL_WAIT)
+        gevent.killall(watchers)
+        self.watchdog.stop()
         return self.reload
 
     def stop(self) -> None:
@@ -173,15 +184,33 @@ class Supervisor:
             delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
             self.stopping.wait(delay * (0.5 + random()))
 
+    # Sources.
+
+    def discover(self, source: Watched) -> None:
+        """Keep this source running in this greenlet."""
+        own(source)
+        supervise(source, source.feed, sleep=gevent.sleep)
+
+    def watch_sources(self) -> None:
+        """Each second: what could not be seen for too long while we looked is stale."""
+        listened = Listened(monotonic, WATCH_EVERY)
+        while True:
+            now = listened()
+            for source in self.sources:
+                source.sample()
+                if isinstance(source.feed, ShapedFeed):
+                    source.feed.age(now)
+            gevent.sleep(WATCH_EVERY)
+
     # Warming: a router ends it by itself when the time is over, and is told when every source has spoken before that.
 
     def warming_left(self) -> float:
         """Seconds for which a request for an unknown key may still wait for a source to name it."""
-        return 0.0 if all(feed.spoken for feed in self.feeds) else max(0.0, self.warm_at - monotonic())
+        return 0.0 if all(source.feed.spoken for source in self.sources) else max(0.0, self.warm_at - monotonic())
 
     def say_who_is_waited_for(self) -> None:
         if self.warming_left():
-            names = ", ".join(feed.source for feed in self.feeds if not feed.spoken)
+            names = ", ".join(source.name for source in self.sources if not source.feed.spoken)
             log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
 
     def on_spoken(self, _feed: Feed) -> None:
@@ -222,7 +251,9 @@ class Supervisor:
             self.table,
             self.slots,
             addresses=self.addresses_by_use(),
-            on_demand=[source.name for source in self.sources if getattr(source, "on_demand", False)],
+            sources=[source.row() for source in self.sources],
+            on_demand=[source.name for source in self.sources if is_on_demand(source.source)],
+            stand_ins=stand_ins(self.options),
             pid=os.getpid(),
             began=self.began,
             warming=ceil(self.warming_left()),
@@ -232,11 +263,11 @@ class Supervisor:
 
     def addresses_by_use(self) -> dict[str, list[str]]:
         listen = [net.bound_name(listener) for listener in self.listeners[0]]
-        own = {"stats": self.stats_listener, "admin": self.admin_listener}
+        servers = {"stats": self.stats_listener, "admin": self.admin_listener}
         return {
             "listen": listen,
             "subscriptions": [address for address in self.addresses if address not in listen],
-            **{use: [net.bound_name(listener)] for use, listener in own.items() if listener is not None},
+            **{use: [net.bound_name(listener)] for use, listener in servers.items() if listener is not None},
         }
 
     def admin_names(self) -> list[str]:
@@ -251,7 +282,7 @@ class Supervisor:
             self.table,
             self.slots,
             addresses=self.addresses,
-            sources=self.feeds,
+            sources=[source.row() for source in self.sources],
             cwd=self.cwd,
             warming=ceil(self.warming_left()),
             lookups=self.questions.counts(),

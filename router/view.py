@@ -15,7 +15,8 @@ from router import __version__
 from router.balance import in_turn
 from router.endpoint import LIVE, OUT, TRIAL, Endpoint
 from router.pool import Member, Pool
-from router.said import Said, said, sayers, source
+from router.said import Said, said, sayers
+from router.static import RESERVED, TO
 from router.stats import Counts, Slot
 from router.table import Table
 
@@ -31,7 +32,9 @@ class State:
     table: Table
     slots: Sequence[Slot]
     addresses: Mapping[str, Sequence[str]]  # by use
-    on_demand: Collection[str]  # sources that are asked for each key that nobody knows
+    sources: Sequence[Json]  # how each of them is (sourcestate.py)
+    on_demand: Collection[str]  # those of them that are asked for each key that nobody knows
+    stand_ins: Sequence[str]  # keys whose nodes serve one that has none, in turn (static.py)
     pid: int
     began: float  # monotonic seconds
     warming: float  # seconds left
@@ -47,7 +50,7 @@ class State:
 
 
 def sources(state: State) -> Json:
-    return {"sources": [source(feed) for feed in state.table.feeds]}
+    return {"sources": list(state.sources)}
 
 
 def status(state: State) -> Json:
@@ -63,7 +66,7 @@ def status(state: State) -> Json:
         "waiting": sum(counts.get("waiting", 0) for counts in shares),
         "in_flight": sum(counts.get("active", 0) for counts in shares),
         "requests": sum(slot.total()["requests"] for slot in state.slots),
-        "pools": len(table.pools),
+        "pools": len(table.pools.keys() - RESERVED.keys()),
         "nodes": len(table.endpoints),
         "out": sum(turn(endpoint, state.now) == OUT for endpoint in table.out),
         "processes": [_process(slot) for slot in state.slots],
@@ -88,7 +91,7 @@ def _process(slot: Slot) -> Json:
 
 
 def pools(state: State) -> Json:
-    return {"pools": [_summary(state, pool) for pool in state.table.pools.values()]}
+    return {"pools": [_summary(state, pool) for key, pool in state.table.pools.items() if key not in RESERVED]}
 
 
 def _summary(state: State, pool: Pool) -> Json:
@@ -152,7 +155,8 @@ def _endpoint(
     names = {name for member in members for name in sayers(words[member.pool.key], endpoint.address)}
     return {
         **_health(endpoint, state.now),
-        "keys": [member.pool.key for member in members],
+        "keys": [key for member in members if (key := member.pool.key) not in RESERVED],
+        "options": [RESERVED[key] for member in members if (key := member.pool.key) in RESERVED],
         "sources": [feed.source for feed in state.table.feeds if feed.source in names],
         **_counted((member, shares[member.pool.key]) for member in members),
     }
@@ -196,16 +200,15 @@ def _counted(members: Iterable[tuple[Member, list[Json]]]) -> Json:
 def lookup(state: State, key: str) -> Json:
     """What becomes of a request with this key, and why: `outcome` is `node`, `wait`, `no node` or `unknown key`."""
     table = state.table
-    words = said(table, key)
-    known = table.pools.get(key)
-    members = list(known.members.values()) if known else []
-    next_ones = {id(member) for member in in_turn(members, lambda member: turn(member.endpoint, state.now))}
-    outcome, reasons = _outcome(state, bool(known), len(next_ones))
+    asked, outcome, reasons = _outcome(state, key)
+    words = said(table, asked)
+    members = list(table.pools[asked].members.values()) if asked in table.pools else []
+    next_ones = {id(member) for member in _next(state, asked)}
     return {
         "key": key,
         "outcome": outcome,
         "reasons": reasons,
-        "algorithm": known.algorithm if known else None,
+        "algorithm": table.pools[asked].algorithm if asked in table.pools else None,
         "nodes": [_candidate(state, member, id(member) in next_ones, words) for member in members],
         "unresolved": [
             {"address": name, "error": table.names[name].error, "sources": sayers(words, name)}
@@ -213,22 +216,38 @@ def lookup(state: State, key: str) -> Json:
             if not table.names[name].addresses
         ],
         "sources": [
-            {"name": feed.source, "knows": key in feed.slices, "error": feed.key_errors.get(key) or feed.error or ""}
+            {"name": feed.source, "knows": key in feed.shown, "error": feed.key_errors.get(key) or feed.error or ""}
             for feed in table.feeds
         ],
     }
 
 
-def _outcome(state: State, known: bool, next_ones: int) -> tuple[str, list[str]]:
-    if next_ones:
-        return "node", [f"{next_ones} node{'s take' if next_ones > 1 else ' takes'} a turn"]
-    if known:
-        return "no node", ["every node of this key has failed, and is tried again when its time is up"]
-    waits = [f"{name} is asked for it, and the request waits for the answer" for name in state.on_demand]
-    if state.warming:
-        silent = [feed.source for feed in state.table.feeds if not feed.spoken]
-        waits.append(f"still warming: it waits up to {state.warming:.0f} s for {', '.join(silent)}")
-    return ("wait", waits) if waits else ("unknown key", ["no source knows this key"])
+def _next(state: State, key: str) -> list[Member]:
+    """The nodes of this key that may get the next request."""
+    pool = state.table.pools.get(key)
+    members = pool.members.values() if pool else ()
+    return in_turn(members, lambda member: turn(member.endpoint, state.now))
+
+
+def _outcome(state: State, key: str) -> tuple[str, str, list[str]]:
+    """(the key whose nodes are asked, what becomes of the request, and why)."""
+    if count := len(_next(state, key)):
+        return key, "node", [f"{count} node{'s take' if count > 1 else ' takes'} a turn"]
+    if known := key in state.table.pools:
+        outcome, why = "no node", "every node of this key has failed, and is tried again when its time is up"
+    else:
+        waits = [f"{name} is asked for it, and the request waits for the answer" for name in state.on_demand]
+        if state.warming:
+            silent = [feed.source for feed in state.table.feeds if not feed.spoken]
+            waits.append(f"still warming: it waits up to {state.warming:.0f} s for {', '.join(silent)}")
+        if waits:
+            return key, "wait", waits
+        outcome, why = "unknown key", "no source knows this key"
+    for other in state.stand_ins:
+        if not (known and other == TO) and _next(state, other):
+            named = f"option {RESERVED[other]}" if other in RESERVED else f"key {other}"
+            return other, "node", [why, f"the nodes of {named} serve it"]
+    return key, outcome, [why]
 
 
 def _candidate(state: State, member: Member, is_next: bool, words: Said) -> Json:

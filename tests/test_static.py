@@ -219,7 +219,7 @@ def shown(table: Table, *shares: dict[str, Any]) -> dict[str, Any]:
         table,
         slots,
         addresses=[],
-        sources=table.feeds,
+        sources=[],
         cwd="/",
         warming=0,
         lookups={"refused": 0},

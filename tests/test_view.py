@@ -7,6 +7,7 @@ import pytest
 
 from router import view
 from router.node import Node
+from router.static import FALLBACK, TO
 from router.stats import Slot
 from router.table import Table
 from router.view import State
@@ -23,9 +24,18 @@ def a_table() -> Table:
     return table
 
 
-def state(table: Table, *shares: dict[str, Any], on_demand: tuple[str, ...] = (), warming: float = 0) -> State:
+def state(
+    table: Table,
+    *shares: dict[str, Any],
+    on_demand: tuple[str, ...] = (),
+    stand_ins: tuple[str, ...] = (),
+    warming: float = 0,
+) -> State:
     slots = [Slot(number, pid=100 + number, counts=counts) for number, counts in enumerate(shares, 1)]
-    return State(table, slots, {"listen": [":80"]}, on_demand, 42, NOW - 60, warming, NOW, 5000.0)
+    sources = [{"name": feed.source} for feed in table.feeds]
+    return State(
+        table, slots, {"listen": [":80"]}, sources, on_demand, stand_ins, 42, NOW - 60, warming, NOW, 5000.0
+    )  # fmt: skip
 
 
 def fail(table: Table, address: str, seconds: float = 30) -> None:
@@ -51,25 +61,30 @@ def test_the_status_adds_up() -> None:
 
 
 def test_a_router_process_that_is_down_has_no_pid() -> None:
-    (found,) = view.status(State(Table(), [Slot(1)], {}, (), 1, 0, 0, 0, 0))["processes"]
+    (found,) = view.status(State(Table(), [Slot(1)], {}, (), (), (), 1, 0, 0, 0, 0))["processes"]
     assert (found["pid"], found["state"], found["started"]) == (None, "down", None)
 
 
-def test_a_source_is_silent_then_current_and_failing() -> None:
-    table = Table()
-    feed = table.feed("dns")
-
-    def now() -> str:
-        (one,) = view.sources(state(table))["sources"]
-        return str(one["state"])
-
-    assert now() == "silent"
-    feed.replace({})
-    assert now() == "current"
-    feed.fail(OSError("gone"))
-    assert now() == "failing"
-    feed.set("foo.com", [])
-    assert now() == "current"
+def test_the_nodes_of_options_are_no_pools_and_serve_what_has_no_node() -> None:
+    table = a_table()
+    options = table.feed("static")
+    options.replace({TO: [Node(":8")], FALLBACK: [Node(":9")]})
+    assert [one["key"] for one in view.pools(state(table))["pools"]] == ["foo.com", "bar.com"]
+    assert view.status(state(table))["pools"] == 2
+    named = {one["address"]: (one["keys"], one["options"]) for one in view.nodes(state(table))["nodes"]}
+    assert named == {
+        ":1": (["foo.com"], []),
+        ":2": (["bar.com", "foo.com"], []),
+        ":8": ([], ["to"]),
+        ":9": ([], ["fallback"]),
+    }
+    found = view.lookup(state(table, stand_ins=(TO, FALLBACK)), "nobody.com")
+    assert (found["outcome"], [one["address"] for one in found["nodes"]]) == ("node", [":8"])
+    assert found["reasons"] == ["no source knows this key", "the nodes of option to serve it"]
+    fail(table, ":2")
+    found = view.lookup(state(table, stand_ins=(TO, FALLBACK)), "bar.com")
+    assert [one["address"] for one in found["nodes"] if one["next"]] == [":9"]
+    assert view.lookup(state(table), "bar.com")["outcome"] == "no node"
 
 
 def test_pools_are_listed_with_their_sources() -> None:

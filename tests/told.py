@@ -1,4 +1,4 @@
-"""A gfrouter whose sources say what the test has them say.
+"""A real gfrouter process whose sources say what the test has them say, or misbehave as it tells them.
 
 with Told(2, warm_timeout=60) as told:
     told.say(0, "replace", {"foo.com": [node.address]})      told_supervisor.py has the verbs
@@ -6,6 +6,7 @@ with Told(2, on_demand=[1]) as told:                         the second one look
     told.wanted(1)                                           what its feed asks for next
 """
 
+import contextlib
 import json
 import socket
 import sys
@@ -18,9 +19,20 @@ from servers import TESTS, Process, free_address
 
 
 class Told(Process):
-    """A gfrouter with so many sources, which say what the test has them say (told_supervisor.py)."""
+    """A gfrouter with so many sources, which say what the test has them say (told_supervisor.py).
 
-    def __init__(self, sources: int, on_demand: Sequence[int] = (), any_key: bool = False, **options: object) -> None:
+    `common`: what their URLs would say of how to treat them, for the first ones.
+    """
+
+    def __init__(
+        self,
+        sources: int,
+        on_demand: Sequence[int] = (),
+        any_key: bool = False,
+        *,
+        common: Sequence[dict[str, object]] = (),
+        **options: object,
+    ) -> None:
         self.address, self.stats_address = free_address(), free_address()
         self.sources = [free_address() for _ in range(sources)]
         self._numbers = iter(range(1, 1000))
@@ -28,6 +40,7 @@ class Told(Process):
             "address": self.address,
             "stats": self.stats_address,
             "sources": self.sources,
+            "common": [*common, *[{}] * (sources - len(common))],
             "on_demand": list(on_demand),
             "any_key": any_key,
             "options": options,
@@ -48,6 +61,20 @@ class Told(Process):
             sock.sendall(json.dumps(words).encode())
             sock.shutdown(socket.SHUT_WR)
             return json.loads(read_to_end(sock))
+
+    def tell(self, source: int, verb: str, *arguments: object) -> None:
+        """Have that source do what has no end, or a bad one; returns when it has closed the connection or is at it."""
+        with connect(self.sources[source]) as sock:
+            sock.sendall(json.dumps([verb, *arguments]).encode())
+            sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(0.2)
+            with contextlib.suppress(OSError):
+                sock.recv(1)
+
+    def source(self, number: int) -> dict[str, Any]:
+        """How that source is, as the stats tell it."""
+        found: dict[str, Any] = self.stats()["sources"][number]
+        return found
 
     def stats(self) -> dict[str, Any]:
         with connect(self.stats_address) as sock:
