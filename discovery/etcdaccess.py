@@ -24,7 +24,7 @@ MOST_PLACES = 32  # members of a cluster; etcd's own advice is seven at most
 class Settings:
     """What the URL may say behind its `?`."""
 
-    timeout: int = setting(5, whole(1, 60, "seconds"), "SECONDS", "how long etcd may take to answer (default 5)")
+    timeout: int = setting(5, whole(1, 60, "seconds"), "SECONDS", "how long etcd may take to answer")
     user: str = setting("", str, "USER", "as the USER before the @")
     password_file: str = setting("", file_name, "FILE", "the password is this file's first line")
     tls: bool = setting(False, flag, "yes", "speak TLS; `ca` and `cert` say so, too")

@@ -120,7 +120,7 @@ class Members:
 
 
 class Connection:
-    """A channel to one member, logged in. `kv`, `leases` are etcd3's stubs; `call` makes a call of one of theirs.
+    """A channel to one member, logged in. `kv` is etcd3's stub; `call` makes a call of one of its kind.
 
     Whoever makes one must `close` it, whatever happens.
     """
@@ -136,7 +136,6 @@ class Connection:
         pool = gevent.get_hub().threadpool
         pool.maxsize = max(pool.maxsize, THREADS + Connection._open)
         self.kv = rpc.KVStub(self.channel)
-        self.leases = rpc.LeaseStub(self.channel)
         self._token = ""
         self._closed = Event()
 

@@ -83,7 +83,7 @@ def killed_while_it_watches(url: str) -> None:
 
 
 def killed_while_nobody_answers(url: str) -> None:
-    leaves_nothing(url, 15, lambda feed: connected() > 0)
+    leaves_nothing(url, 10, lambda feed: connected() > 0)
 
 
 def a_killed_run_is_all_there_is(url: str) -> None:
