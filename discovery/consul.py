@@ -27,15 +27,24 @@ from gevent.event import AsyncResult, Event
 from gevent.pool import Group
 
 from discovery.consulagent import READERS, WAIT, Agent, AgentError, Answer
-from discovery.consulentry import Checks, Instances, Wanted, changed_checks, read_catalog, read_checks, read_service
+from discovery.consulentry import (
+    CATALOG,
+    CHECKS,
+    SERVICE,
+    Checks,
+    Instances,
+    Wanted,
+    changed_checks,
+    read_catalog,
+    read_checks,
+    read_service,
+)
 from discovery.consulplace import TAG, Settings, place_of, refuse_token
 from router.address import quoted
 from router.feed import Feed
 from router.node import Node
 from router.source import ENDINGS, wait_before
 from router.url import SourceUrl, parse_url, read_settings
-
-CHECKS, CATALOG, SERVICE = "/v1/health/state/any", "/v1/catalog/services", "/v1/health/service/"
 
 # Seconds.
 PACE = 0.05  # between two answers of a watch at least: a cluster in turmoil must not cost a core

@@ -24,8 +24,11 @@ WRONG: list[bytes | int] = [500, 403, b"", b"garbage", b"5", b"null", b"[[[", CU
 class Told(Process):
     """consul_child.py before this agent; what its feed has heard since the last `since`."""
 
-    def __init__(self, agent: ScriptedAgent, query: str = "", reread: float = 600) -> None:
-        super().__init__(sys.executable, "-P", TESTS / "consul_child.py", agent.url(query), str(reread))
+    def __init__(
+        self, agent: ScriptedAgent, query: str = "", *, reread: float = 600, wait: float = 20, read_limit: float = 10
+    ) -> None:
+        limits = [str(seconds) for seconds in (reread, wait, read_limit)]
+        super().__init__(sys.executable, "-P", TESTS / "consul_child.py", agent.url(query), *limits)
         self._from = 0
 
     @property
@@ -231,3 +234,18 @@ def test_a_run_that_ends_leaves_nothing_behind(agent: ScriptedAgent) -> None:
         told.hear("killed")
         for greenlets, descriptors in (ends[-1], told.verbs[-1][1:]):
             assert greenlets <= ends[0][0] and descriptors <= ends[0][1] + 2  # a run has eight, and up to six
+
+
+def test_an_agent_that_falls_silent(agent: ScriptedAgent) -> None:
+    with Told(agent, wait=0.1, read_limit=0.5) as told:
+        told.hear("replace")
+        told.hear("raised")  # this server waits for longer than it is told
+        assert "timed out" in next(verb[1] for verb in told.verbs if verb[0] == "raised")
+        assert not [verb for verb in told.verbs if verb[0] == "set" and not verb[2]]
+
+
+def test_an_agent_that_says_a_byte_now_and_then(agent: ScriptedAgent) -> None:
+    agent.dripping.add(f"{SERVICE}app")
+    with Told(agent, read_limit=0.5) as told:
+        told.hear("fail", f"{SERVICE}app: no whole answer within 4 s", "app")
+        told.hear("set", "web", [OTHER])

@@ -219,7 +219,7 @@ def test_an_agent_in_whose_place_something_answers_garbage(nodes: list[ScriptedN
                 traffic.more()
             with ScriptedAgent(consul.port) as garbage:
                 garbage.answers = {"/v1/health/state/any": b"[[], 5]", "/v1/catalog/services": b"[]"}
-                router.wait_line("the answer is a list, expected an object")
+                router.wait_line("the answer to /v1/catalog/services is a list, expected an object")
                 traffic.more()
             consul._start()
             consul.register("app", nodes[1].address, Tags=FOO)
