@@ -173,8 +173,10 @@ class _Run:
         for service in [service for service in self._known if service not in self._catalog]:
             self._forget(service)
         self._speak_when_all_is_read()
-        self._make_due((name for name, tags in self._catalog.items() if before.get(name) != tags), first=True)
-        self._stale.set()
+        fresh = [name for name, tags in self._catalog.items() if before.get(name) != tags]
+        self._make_due(fresh, first=True)
+        if len(fresh) < len(self._catalog):
+            self._stale.set()
 
     def _read_all_again(self) -> None:
         while True:

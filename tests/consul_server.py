@@ -135,13 +135,15 @@ class ScriptedAgent:
 
     `answers` (by path) are bytes of a body, a status, or a whole answer where they begin with `HTTP/`; they stand in
     place of the truth, and a query for them does not block. For a path in `dripping` a blank
-    comes each 100 ms in place of an end. `index` is the index that it says; `asked` every request.
+    comes each 100 ms in place of an end; a path in `still` never moves. `index` is the index that it says; `asked` is
+    every request.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.services: dict[str, list[Any]] = {}
         self.answers: dict[str, bytes | int] = {}
         self.dripping: set[str] = set()
+        self.still: set[str] = set()
         self.headers: dict[str, str] = {}
         self.index = 10
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -189,7 +191,7 @@ class ScriptedAgent:
         known = parse_qs(parts.query).get("index", [""])[0]
         with self._changed:
             if known and parts.path not in self.answers:
-                self._changed.wait_for(lambda: self._stopped or str(self.index) != known, 20)
+                self._changed.wait_for(lambda: self._stopped or self._has_moved(parts.path, known), 20)
         answer = self.answers.get(parts.path)
         if isinstance(answer, bytes) and answer.startswith(b"HTTP/"):
             handler.wfile.write(answer)
@@ -210,6 +212,9 @@ class ScriptedAgent:
             handler.wfile.write(b" ")
             time.sleep(0.1)
         handler.wfile.write(body)
+
+    def _has_moved(self, path: str, known: str) -> bool:
+        return path not in self.still and str(self.index) != known
 
     def _truth(self, path: str) -> Any:
         if path == "/v1/catalog/services":
