@@ -27,15 +27,24 @@ from gevent.event import AsyncResult, Event
 from gevent.pool import Group
 
 from discovery.consulagent import READERS, WAIT, Agent, AgentError, Answer
-from discovery.consulentry import Checks, Instances, Wanted, changed_checks, read_catalog, read_checks, read_service
+from discovery.consulentry import (
+    CATALOG,
+    CHECKS,
+    SERVICE,
+    Checks,
+    Instances,
+    Wanted,
+    changed_checks,
+    read_catalog,
+    read_checks,
+    read_service,
+)
 from discovery.consulplace import TAG, Settings, place_of, refuse_token
 from router.address import quoted
 from router.feed import Feed
 from router.node import Node
 from router.source import ENDINGS, wait_before
 from router.url import SourceUrl, parse_url, read_settings
-
-CHECKS, CATALOG, SERVICE = "/v1/health/state/any", "/v1/catalog/services", "/v1/health/service/"
 
 # Seconds.
 PACE = 0.05  # between two answers of a watch at least: a cluster in turmoil must not cost a core
@@ -164,8 +173,10 @@ class _Run:
         for service in [service for service in self._known if service not in self._catalog]:
             self._forget(service)
         self._speak_when_all_is_read()
-        self._make_due((name for name, tags in self._catalog.items() if before.get(name) != tags), first=True)
-        self._stale.set()
+        fresh = [name for name, tags in self._catalog.items() if before.get(name) != tags]
+        self._make_due(fresh, first=True)
+        if len(fresh) < len(self._catalog):
+            self._stale.set()
 
     def _read_all_again(self) -> None:
         while True:

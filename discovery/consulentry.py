@@ -26,6 +26,8 @@ from typing import Any
 from router.address import AddressError, HostName, Inet, parse_node, quoted
 from router.node import Node
 
+CHECKS, CATALOG, SERVICE = "/v1/health/state/any", "/v1/catalog/services", "/v1/health/service/"
+
 KEY, WEIGHT, BACKUP = "uwsgi-key", "uwsgi-weight", "uwsgi-backup"
 MODIFIER1, MODIFIER2 = "uwsgi-modifier1", "uwsgi-modifier2"
 
@@ -63,11 +65,11 @@ class MalformedError(ValueError):
 
 
 def read_service(name: str, answer: Any, wanted: Wanted) -> Instances:
-    """What /v1/health/service/NAME answers; ValueError where that is no list."""
+    """What SERVICE and `name` answer; ValueError where that is no list."""
     pools: Pools = {}
     machines: set[str] = set()
     malformed: list[str] = []
-    for entry in _list(answer, "the answer"):
+    for entry in _list(answer, f"the answer to {SERVICE}{name}"):
         try:
             machine = _table(_table(entry, "an instance").get("Node"), "Node")
             machines.add(_text(machine, "Node"))
@@ -79,10 +81,10 @@ def read_service(name: str, answer: Any, wanted: Wanted) -> Instances:
 
 
 def read_checks(answer: Any) -> tuple[Checks, list[str]]:
-    """(what /v1/health/state/any answers, what of it is malformed); ValueError where that is no list."""
+    """(what CHECKS answers, what of it is malformed); ValueError where that is no list."""
     checks: Checks = {}
     malformed: list[str] = []
-    for check in _list(answer, "the answer"):
+    for check in _list(answer, f"the answer to {CHECKS}"):
         try:
             table = _table(check, "a check")
             checks[_text(table, "Node"), _text(table, "CheckID")] = _text(table, "ServiceName"), _text(table, "Status")
@@ -106,10 +108,10 @@ def changed_checks(before: Checks, now: Checks) -> tuple[set[str], set[str]]:
 
 
 def read_catalog(answer: Any) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """(service → its tags, what is malformed) of what /v1/catalog/services answers; ValueError if no object."""
+    """(service → its tags, what is malformed) of what CATALOG answers; ValueError where that is no object."""
     services: dict[str, frozenset[str]] = {}
     malformed: list[str] = []
-    for name, tags in _table(answer, "the answer").items():
+    for name, tags in _table(answer, f"the answer to {CATALOG}").items():
         try:
             _encoded(name)  # what cannot be written into a URL cannot be asked for
             services[name] = frozenset(_tags([] if tags is None else tags))

@@ -1,6 +1,6 @@
 """A Consul source alone in a patched process, whose feed says on stdout what it hears; for test_consul.py.
 
-    python -P tests/consul_child.py URL REREAD
+    python -P tests/consul_child.py URL REREAD WAIT READ_LIMIT
 
 Each line is a JSON list: ["replace", {key: [address, ...]}], ["set", key, [address, ...]], ["fail", error, key],
 ["reject", reason, detail], ["progress", key], ["raised", error, greenlets, descriptors]: the run has ended, and the
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping  # noqa: E402
 
 import gevent  # noqa: E402
 
-from discovery import consul  # noqa: E402
+from discovery import consul, consulagent  # noqa: E402
 from discovery.consul import Consul  # noqa: E402
 from router.feed import Feed  # noqa: E402
 from router.node import Node  # noqa: E402
@@ -67,9 +67,10 @@ def left() -> tuple[int, int]:
     return len(living), len(os.listdir("/proc/self/fd"))
 
 
-def main(url: str, reread: float) -> None:
+def main(url: str, reread: float, wait: float, read_limit: float) -> None:
     consul.REREAD = reread
-    source = Consul(url)
+    consulagent.READ_LIMIT = read_limit
+    source = Consul(url, wait=wait)
     feed = TellingFeed(Table(), source.name, UNLIMITED, UNLIMITED)
 
     def runs() -> None:
@@ -87,4 +88,4 @@ def main(url: str, reread: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], *map(float, sys.argv[2:]))

@@ -22,6 +22,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -133,12 +134,16 @@ class ScriptedAgent:
     """An HTTP server with Consul's three paths and its blocking queries, over what `services` says.
 
     `answers` (by path) are bytes of a body, a status, or a whole answer where they begin with `HTTP/`; they stand in
-    place of the truth, and a query for them does not block. `index` is the index that it says; `asked` every request.
+    place of the truth, and a query for them does not block. For a path in `dripping` a blank
+    comes each 100 ms in place of an end; a path in `still` never moves. `index` is the index that it says; `asked` is
+    every request.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.services: dict[str, list[Any]] = {}
         self.answers: dict[str, bytes | int] = {}
+        self.dripping: set[str] = set()
+        self.still: set[str] = set()
         self.headers: dict[str, str] = {}
         self.index = 10
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -186,7 +191,7 @@ class ScriptedAgent:
         known = parse_qs(parts.query).get("index", [""])[0]
         with self._changed:
             if known and parts.path not in self.answers:
-                self._changed.wait_for(lambda: self._stopped or str(self.index) != known, 20)
+                self._changed.wait_for(lambda: self._stopped or self._has_moved(parts.path, known), 20)
         answer = self.answers.get(parts.path)
         if isinstance(answer, bytes) and answer.startswith(b"HTTP/"):
             handler.wfile.write(answer)
@@ -195,11 +200,21 @@ class ScriptedAgent:
         status = answer if isinstance(answer, int) else 200
         body = answer if isinstance(answer, bytes) else json.dumps(self._truth(parts.path)).encode()
         handler.send_response(status)
-        headers = {"X-Consul-Index": str(self.index), "Content-Length": str(len(body)), **self.headers}
+        headers = {
+            "X-Consul-Index": str(self.index),
+            "Content-Length": str(len(body) + 1000 * (parts.path in self.dripping)),
+            **self.headers,
+        }
         for name, value in headers.items():
             handler.send_header(name, value)
         handler.end_headers()
+        while parts.path in self.dripping and not self._stopped:
+            handler.wfile.write(b" ")
+            time.sleep(0.1)
         handler.wfile.write(body)
+
+    def _has_moved(self, path: str, known: str) -> bool:
+        return path not in self.still and str(self.index) != known
 
     def _truth(self, path: str) -> Any:
         if path == "/v1/catalog/services":

@@ -24,8 +24,11 @@ WRONG: list[bytes | int] = [500, 403, b"", b"garbage", b"5", b"null", b"[[[", CU
 class Told(Process):
     """consul_child.py before this agent; what its feed has heard since the last `since`."""
 
-    def __init__(self, agent: ScriptedAgent, query: str = "", reread: float = 600) -> None:
-        super().__init__(sys.executable, "-P", TESTS / "consul_child.py", agent.url(query), str(reread))
+    def __init__(
+        self, agent: ScriptedAgent, query: str = "", *, reread: float = 600, wait: float = 20, read_limit: float = 10
+    ) -> None:
+        limits = [str(seconds) for seconds in (reread, wait, read_limit)]
+        super().__init__(sys.executable, "-P", TESTS / "consul_child.py", agent.url(query), *limits)
         self._from = 0
 
     @property
@@ -84,10 +87,11 @@ def test_a_check_that_changes_has_its_service_read_alone(agent: ScriptedAgent) -
     with Told(agent) as told:
         told.hear("replace")
         wait_for(lambda: agent.count(CATALOG) == 2, "the catalog to be watched")
-        told.since()
-        agent.answers[CATALOG] = json.dumps({"consul": [], "app": ["uwsgi"], "web": ["uwsgi"]}).encode()
+        agent.still.add(CATALOG)
+        reads = agent.count(f"{SERVICE}web")
         change(agent, app=[entry(NODE, "critical")])
         told.hear("set", "app", [])
+        assert agent.count(f"{SERVICE}web") == reads
 
 
 def test_a_key_has_the_nodes_of_all_services_that_name_it(agent: ScriptedAgent) -> None:
@@ -211,6 +215,7 @@ def test_a_malformed_entry_is_told_once(agent: ScriptedAgent) -> None:
         assert [verb for verb in told.verbs if verb[0] == "reject"] == [["reject", "malformed entry", text]]
 
 
+@pytest.mark.slow
 def test_a_busy_cluster_costs_few_reads(agent: ScriptedAgent) -> None:
     with Told(agent) as told:
         told.hear("replace")
@@ -220,6 +225,7 @@ def test_a_busy_cluster_costs_few_reads(agent: ScriptedAgent) -> None:
         assert agent.count(f"{SERVICE}web") - reads < 20
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_leaves_nothing_behind(agent: ScriptedAgent) -> None:
     agent.answers[CATALOG] = 500
     with Told(agent) as told:
@@ -231,3 +237,20 @@ def test_a_run_that_ends_leaves_nothing_behind(agent: ScriptedAgent) -> None:
         told.hear("killed")
         for greenlets, descriptors in (ends[-1], told.verbs[-1][1:]):
             assert greenlets <= ends[0][0] and descriptors <= ends[0][1] + 2  # a run has eight, and up to six
+
+
+@pytest.mark.slow
+def test_an_agent_that_falls_silent(agent: ScriptedAgent) -> None:
+    with Told(agent, wait=0.1, read_limit=0.5) as told:
+        told.hear("replace")
+        told.hear("raised")  # this server waits for longer than it is told
+        assert "timed out" in next(verb[1] for verb in told.verbs if verb[0] == "raised")
+        assert not [verb for verb in told.verbs if verb[0] == "set" and not verb[2]]
+
+
+@pytest.mark.slow
+def test_an_agent_that_says_a_byte_now_and_then(agent: ScriptedAgent) -> None:
+    agent.dripping.add(f"{SERVICE}app")
+    with Told(agent, read_limit=0.5) as told:
+        told.hear("fail", f"{SERVICE}app: no whole answer within 4 s", "app")
+        told.hear("set", "web", [OTHER])
