@@ -94,16 +94,13 @@ class WaitingRoom:
 
     def deny(self, keys: Iterable[str]) -> None:
         """The supervisor says that nobody serves these keys, as far as the sources on demand can tell."""
-        self._give_up(self.lookups.deny(keys), UNKNOWN)
+        for key in self.lookups.deny(keys):
+            self._call(key, UNKNOWN)
 
     def expire(self) -> None:
         """Give up the lookups that take too long."""
-        self._give_up(self.lookups.expire(), TIMEOUT)
-
-    def _give_up(self, keys: Iterable[str], why: str) -> None:
-        if not self.is_open:  # else the other sources may still name them
-            for key in keys:
-                self._call(key, why)
+        for key in self.lookups.expire():
+            self._call(key, TIMEOUT)
 
     def _call(self, key: str, why: str) -> None:
         sessions = self.waiting.pop(key, None)
@@ -134,7 +131,8 @@ class WaitingRoom:
 
     def _serve(self, session: Session, why: str) -> None:
         key = self.keys[session]
-        if self.is_open and key not in self.engine.pools:  # it was known for a moment only
+        if self.is_open and key not in self.engine.pools:
+            # Known for a moment only, or found by no lookup: another source may still name it.
             self.waiting.setdefault(key, {})[session] = None
             return
         self.forget(session)
