@@ -14,6 +14,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from gevent.lock import Semaphore
+
 LOOK_EVERY = 30.0  # seconds, as for the host names in nodes' addresses
 LOOK_AGAIN = 1.0  # seconds, while none is known
 MOST_SERVERS = 16  # to ask one after the other
@@ -55,20 +57,25 @@ class Servers:
         self.lookup = lookup
         self.known: list[Place] = []
         self.look_at = float("-inf")
+        self._looking = Semaphore()
         self.error = ""  # why none was found, or not all; "" for nothing
 
     def __call__(self) -> list[Place]:
-        now = self.clock()
-        if now >= self.look_at:
-            self.look_at = now + LOOK_EVERY  # first, as others may come while this one waits
-            before, self.error = self.error, ""
-            found = self._places(self.named) if self.named else self._configured()
-            self.known = found[:MOST_SERVERS] or self.known
-            if not self.known:
-                self.look_at = now + LOOK_AGAIN
-            if self.error and self.error != before:
-                log.warning("dns: %s", self.error)
+        if self.clock() >= self.look_at or not self.known:
+            with self._looking:  # who comes while nothing is known waits for the one that looks
+                if self.clock() >= self.look_at:
+                    self._look()
         return self.known
+
+    def _look(self) -> None:
+        self.look_at = self.clock() + LOOK_EVERY  # first: who comes meanwhile takes what is known
+        before, self.error = self.error, ""
+        found = self._places(self.named) if self.named else self._configured()
+        self.known = found[:MOST_SERVERS] or self.known
+        if not self.known:
+            self.look_at = self.clock() + LOOK_AGAIN
+        if self.error and self.error != before:
+            log.warning("dns: %s", self.error)
 
     def _places(self, named: Iterable[tuple[str, int]], flags: int = 0) -> list[Place]:
         """The numeric addresses of these hosts."""

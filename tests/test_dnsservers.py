@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from discovery.dnsservers import LOOK_AGAIN, LOOK_EVERY, MOST_SERVERS, Place, Servers
@@ -48,6 +49,21 @@ def test_names_are_resolved_again_and_stay_where_they_cannot_be() -> None:
     del names.says["consul"]
     names.now += LOOK_EVERY
     assert servers() == [Place("10.0.0.2", 8600)]
+
+
+def test_many_at_once_wait_for_the_first_look() -> None:
+    names = Names()
+    looked: list[str] = []
+
+    def slow(host: str, port: int, **_: Any) -> list[Any]:
+        looked.append(host)
+        gevent.sleep(0.01)
+        return [(0, 0, 0, "", ("10.0.0.1", port))]
+
+    servers = Servers([("consul", 53)], clock=names.clock, lookup=slow)
+    answers = [gevent.spawn(servers) for _ in range(20)]
+    assert [answer.get() for answer in answers] == [[Place("10.0.0.1", 53)]] * 20
+    assert looked == ["consul"]
 
 
 def test_a_name_that_cannot_be_resolved_costs_no_other_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
