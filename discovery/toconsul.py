@@ -23,6 +23,7 @@ from router.address import HostName, Unix, parse_node
 from router.url import parse_url, read_settings, setting
 from router.values import file_name, flag
 
+UNKNOWN = (404, 500)  # what an agent says of a service that it does not have; older ones say the latter
 LEAST_DEREGISTER = 60  # seconds; Consul takes no less
 
 
@@ -52,6 +53,11 @@ class ToConsul:
         self.place = there = place_of(url, asked, os.environ)
         if isinstance(parse_node(said.address), Unix):
             raise url.wrong(f"Consul knows no unix sockets ({said.address})")
+        for key in said.keys:
+            try:
+                key.encode()
+            except UnicodeError:
+                raise url.wrong(f"its texts are UTF-8, and the key {key!r} is not") from None
         if said.weight > LARGEST_WEIGHT:
             raise url.wrong(f"Consul knows no weight over {LARGEST_WEIGHT}")
         self.name = url.shown
@@ -87,7 +93,11 @@ class ToConsul:
         if not self._begun:
             return
         for key in self.said.keys:
-            self._put(f"/v1/agent/service/deregister/{_path(self._id(key))}")
+            try:
+                self._put(f"/v1/agent/service/deregister/{_path(self._id(key))}")
+            except Refused as refused:
+                if refused.status not in UNKNOWN:
+                    raise
         self._begun = self._registered = False
         log_left(self.said.keys, self.said.address, self.name)
 
@@ -147,4 +157,4 @@ class ToConsul:
 
 
 def _path(text: str) -> str:
-    return quote(text, safe="", errors="surrogateescape")
+    return quote(text, safe="")

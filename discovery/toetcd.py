@@ -18,6 +18,7 @@ from discovery.httpjson import HttpJson, Refused, tls_of
 from discovery.ownaddress import own_address
 
 UNAUTHENTICATED = 401  # what the gateway makes of a token that has expired
+GONE = 404  # a lease that has ended
 FIELDS = ("weight", "backup", "modifier1", "modifier2")
 
 
@@ -40,44 +41,46 @@ class ToEtcd:
         self._accepts = accepts
         self._token = ""
         self._lease = ""
-        self._put_at = ""  # the address under which the lease's keys stand, once all of them do
+        self._address = ""  # the one for which the lease was taken
+        self._whole = False  # whether all entries stand
 
     def renew(self) -> None:
         address = self._own()
         accepting = self._accepts(address)
-        if self._lease and (accepting is False or self._put_at not in ("", address)):
+        if accepting is False or address != self._address:
             self.withdraw()
-        if not accepting and not (self._put_at == address and accepting is None):
+        if not accepting and not self._lease:
             raise NotAccepting(f"waiting for {address} to accept connections")
         if self._lease and not self._keep():
-            self._lease = self._put_at = ""
+            self._lease, self._whole = "", False
         if not self._lease:
-            self._lease = str(self._call("/v3/lease/grant", {"TTL": self.said.ttl})["ID"])
-        if self._put_at != address:
+            self._lease, self._address = str(self._call("/v3/lease/grant", {"TTL": self.said.ttl})["ID"]), address
+        if not self._whole:
+            value = _b64(self.value())
             for key in self.said.keys:
-                self._call(
-                    "/v3/kv/put",
-                    {"key": _b64(self.key(key, address)), "value": _b64(self.value()), "lease": self._lease},
-                )
-            self._put_at = address
+                entry = {"key": _b64(self.key(key, address)), "value": value, "lease": self._lease}
+                self._call("/v3/kv/put", entry)
+            self._whole = True
             log_joined(self.said.keys, address, self.name)
 
     def is_current(self) -> bool:
-        if not self._put_at:
-            return True
         try:
-            return self._own() == self._put_at
+            return not self._lease or self._own() == self._address
         except OSError:
             return True
 
     def withdraw(self) -> None:
+        """What cannot be taken back now stays ours to take back."""
         if not self._lease:
             return
-        address, self._put_at = self._put_at, ""
-        self._call("/v3/lease/revoke", {"ID": self._lease})
-        self._lease = ""
-        if address:
-            log_left(self.said.keys, address, self.name)
+        try:
+            self._call("/v3/lease/revoke", {"ID": self._lease})
+        except Refused as refused:
+            if refused.status != GONE:
+                raise
+        if self._whole:
+            log_left(self.said.keys, self._address, self.name)
+        self._lease, self._whole = "", False
 
     def key(self, key: str, address: str) -> bytes:
         """The name of our entry."""
@@ -90,7 +93,7 @@ class ToEtcd:
         return json.dumps(said).encode() if said else b""
 
     def _own(self) -> str:
-        return own_address(self.said.address, self._http.places()[0]) or self._put_at or self.said.address
+        return own_address(self.said.address, self._http.places()[0]) or self._address or self.said.address
 
     def _keep(self) -> bool:
         """Renew the lease; False where it is gone."""

@@ -70,10 +70,11 @@ class ToRouter:
                 elif self._joined.get(place) != self.told[place]:
                     self._joined[place] = self.told[place]
                     log_joined(self.said.keys, self.told[place], shown(place))
-        if troubles:
-            waiting = all(isinstance(trouble, NotAccepting) for trouble in troubles)
-            text = "; ".join(dict.fromkeys(map(str, troubles)))
-            raise NotAccepting(text) if waiting else Trouble(text)
+        real = [trouble for trouble in troubles if not isinstance(trouble, NotAccepting)]
+        if real:
+            raise Trouble("; ".join(map(str, real)))
+        if troubles and not sent:
+            raise troubles[0]
 
     def is_current(self) -> bool:
         try:
@@ -85,8 +86,16 @@ class ToRouter:
         self._leave(list(self.told))
 
     def _look(self) -> dict[Place, str | None]:
-        """Where the router is now → where it finds us; None where no way leads to it."""
-        return {place: own_address(self.said.address, place) for place in self.where.now()}
+        """Where the router is now → where it finds us; None where no way leads to it.
+
+        A router with addresses of both families must not take us for two nodes: we have an IPv4 address for it then,
+        the only kind that a uWSGI worker usually listens at.
+        """
+        found = {place: own_address(self.said.address, place) for place in self.where.now()}
+        if self.said.address.startswith(":"):
+            others = {place: own for place, own in found.items() if place.family != socket.AF_INET6}
+            return others if any(others.values()) else found
+        return found
 
     def _tell(self, place: Place, stack: ExitStack) -> socket.socket:
         """Announce at one place, after withdrawing what has been said there and is no longer so."""

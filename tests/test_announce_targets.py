@@ -341,6 +341,31 @@ def test_who_accepts_nothing_is_not_announced_and_who_is_busy_stays_so(listener:
     assert listener.heard() == BOTH
 
 
+def test_a_router_of_both_families_is_told_of_one_node() -> None:
+    with closing(Listener(free_address("ipv4"))) as four, closing(Listener(free_address("ipv6"))) as six:
+        router = target(four.address, Registration(("foo.com",), ":9"))
+        router.where.look = lambda: [place(six.address), place(four.address)]
+        router.where.turn()
+        router.renew()
+        assert (four.heard(), six.heard()) == (["+foo.com 127.0.0.1:9"], [])
+        router.where.look = lambda: [place(six.address)]
+        router.where.turn()
+        router.renew()
+        assert (four.heard(), six.heard()) == (["-foo.com 127.0.0.1:9"], ["+foo.com [::1]:9"])
+
+
+def test_of_two_ways_to_us_one_that_is_closed_hides_no_other() -> None:
+    """As for two routers that see us at addresses of two networks, where the worker listens on one."""
+    with closing(Listener(free_address("ipv4"))) as four, closing(Listener(free_address("ipv6"))) as six:
+        router = target(four.address)
+        router.where.look = lambda: [place(six.address), place(four.address)]
+        router.where.turn()
+        verdicts = [False, True]
+        router._accepts = lambda address: verdicts.pop(0)
+        router.renew()
+        assert (four.heard(), six.heard()) == (BOTH, [])
+
+
 def test_a_full_queue_is_a_trouble_and_no_end(tmp_path: Path) -> None:
     """As that of a router which is frozen: a unix socket's sender waits, but not for long."""
     with closing(Listener(str(tmp_path / "router"))) as frozen:
@@ -394,6 +419,8 @@ def test_what_etcd_is_told() -> None:
     assert (plain.key("foo.com/app", "[::1]:1"), plain.value()) == (b"/gfrouter/foo.com%2Fapp/[::1]:1", b"")
     full = ToEtcd("etcd://a/apps/", Registration(("foo.com",), ":1", 3, 2, 5, 6), lambda address: True)
     assert full.key("a", "b") == b"/apps/a/b"
+    assert full.is_current()
+    full.withdraw()  # nothing was said
     assert full.value() == b'{"weight": 3, "backup": 2, "modifier1": 5, "modifier2": 6}'
     with pytest.raises(ValueError, match=r"^etcd://: its keys are UTF-8, and '.*' is not$"):
         ToEtcd("etcd://", Registration(("\udcff",), ":1"), lambda address: True)

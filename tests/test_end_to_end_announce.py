@@ -1,6 +1,7 @@
 """gfrouter announce at gfrouter and at the real fastrouter: names, addresses that change, wrapped commands, signals."""
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -219,6 +220,49 @@ def test_a_command_that_ends_by_itself_is_withdrawn(router: Router) -> None:
             announce.send_signal(signal.SIGUSR1)
             assert announce.wait() == 3
         gone(router)
+
+
+def test_the_keys_of_a_terminal_reach_the_command_once(router: Router) -> None:
+    """They go to all in the foreground, so passing them on would be a second time."""
+    keys, tty = os.openpty()
+    with ScriptedNode() as node:
+        words = (
+            "--key",
+            "foo.com",
+            "--to",
+            router.subscriptions,
+            "--address",
+            node.address,
+            "--drain",
+            "0",
+            "--",
+            *SAYS,
+        )
+        argv = ("setsid", "--ctty", "--wait", sys.executable, "-P", "-m", "router", "announce", *words)
+        child = subprocess.Popen(argv, stdin=tty, stdout=tty, stderr=tty)
+        try:
+            seen = b""
+
+            def read_until(text: bytes) -> None:
+                nonlocal seen
+                while text not in seen:
+                    assert select.select([keys], [], [], 20)[0], seen
+                    seen += os.read(keys, 4096)
+
+            read_until(b"foo.com + ")
+            os.write(keys, b"\x03")
+            read_until(b"foo.com - ")
+            read_until(b"got INT")
+            gone(router)
+            os.write(keys, b"\x1c")
+            read_until(b"got QUIT")
+            assert seen.count(b"got INT") == 1
+        finally:
+            for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
+                os.kill(int(pid), signal.SIGTERM)
+            assert child.wait(20) == 5
+            os.close(keys)
+            os.close(tty)
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:

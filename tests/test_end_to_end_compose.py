@@ -94,7 +94,7 @@ def test_the_services_find_each_other_and_workers_leave_without_a_failed_request
     wait_for(lambda: set(compose.get(30)) == workers, "all three to answer", timeout=30)
     assert compose.processes["worker-1"].stop(signal.SIGTERM, timeout=20) == 0
     assert set(compose.get(30)) == {"worker-2", "plain"}
-    assert compose.processes["plain"].stop(signal.SIGINT, timeout=20) == 0
+    assert compose.processes["plain"].stop(signal.SIGTERM, timeout=20) == 0
     assert set(compose.get(30)) == {"worker-2"}
     assert router.stop(signal.SIGTERM, timeout=40) == 0
 
