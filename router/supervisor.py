@@ -201,9 +201,10 @@ class Supervisor:
         for router in asked:
             router.forget_counts(number)
 
-    def look(self) -> State:
-        """All that the admin API shows, as it is now."""
-        self.count()
+    def look(self, counted: bool) -> State:
+        """All that the admin API shows, as it is now; the counters are those of now only where `counted`."""
+        if counted:
+            self.count()
         return State(
             self.table,
             self.slots,
