@@ -5,9 +5,9 @@ loop stands. After LOOKS of them in a row the loop is stuck: in a greenlet of a 
 the handler raises `SourceStuck`, so that `supervise` runs the source afresh; elsewhere it says where that is.
 
 A supervisor that was stopped (SIGSTOP, a paused VM) finds the time over when it goes on: a look that comes late counts
-for nothing. Nor does the handler raise inside a verb of a feed, where the table is half-way from one state to the next. And
-who yields by `sleep(0)` is not stuck, but keeps timers and sockets waiting, as gevent looks at the time after each 50th
-callback only: so a look fills these up. Timers outlive an exec: `stop` must be called before.
+for nothing. Nor does the handler raise inside a verb of a feed, where the table is half-way from one state to the next.
+And who yields by `sleep(0)` is not stuck, but keeps timers and sockets waiting, as gevent looks at the time after each
+50th callback only: so a look fills these up. Timers outlive an exec: `stop` must be called before.
 """
 
 from __future__ import annotations
