@@ -1,7 +1,7 @@
 """The native uWSGI subscription server: workers announce themselves in datagrams, and fall silent when they die.
 
-`Listened` is a clock that does not run while nobody listens. `Subscription` is the source: it joins a socket,
-that clock, the senders' quota (quota.py) and the parser of announcement.py to a feed.
+`Subscription` is the source: it joins a socket, a clock that stands still while nobody listens, the senders' quota
+(quota.py) and the parser of announcement.py to a feed.
 
 Reading comes before understanding: a turn first takes in what waits in the socket, as the kernel drops what
 finds no room, and then acts on a few of the datagrams that were within their senders' quotas.
@@ -36,10 +36,10 @@ from discovery.settings import Settings, parse_url
 from router import net
 from router.address import AddressError, HostName, parse_node
 from router.feed import Feed
+from router.listened import Listened
 from router.uwsgi import printable
 
 SWEEP_EVERY = 1.0  # seconds
-LATE = 2.0  # seconds by which a sweep may come late before we say that nobody was listening
 READS = 2000  # datagrams a turn of the loop: 10 ms, faster than 100,000 a second come in
 STEP = 250  # datagrams, after which it is looked who floods
 BATCH = 50  # announcements to act on, or nodes to expire, a turn: 3 ms, which all others can wait
@@ -56,28 +56,6 @@ PASSING = frozenset(
 Place = tuple[str, str]  # key and address; or, for who has no address, key and vassal
 
 log = logging.getLogger("gfrouter")
-
-
-class Listened:
-    """Seconds for which we have listened: a monotonic clock, less the time when nobody read the socket.
-
-    It expects to be read once in SWEEP_EVERY. A reading that comes more than LATE after that (SIGSTOP, a
-    paused VM, a blocked loop) moves it on as far as it was expected and no further; so every deadline moves
-    by the lateness.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lost = 0.0
-        self._expected = clock() + SWEEP_EVERY
-
-    def __call__(self) -> float:
-        now = self._clock()
-        late = now - self._expected
-        if late > LATE:
-            self._lost += late
-        self._expected = now + SWEEP_EVERY
-        return now - self._lost
 
 
 class Subscription:
@@ -103,7 +81,7 @@ class Subscription:
         self.address = net.bound_name(self.socket)
         self.name = f"subscription@{self.address}"
         self.quota = Quota(self.socket, self.options.quota)
-        self._listened = Listened(clock)
+        self._listened = Listened(clock, SWEEP_EVERY)
         self._wall = wall
         self._pending = Pending()
         # When we heard of them last, on `_listened`; the oldest first, where a sweep begins.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gfrouter")
 
+NOTHING: dict[str, Node] = {}
 MOST_NAMES = 1000  # host names in a table, as each is looked up again and again
 
 
@@ -34,11 +35,13 @@ class Feed:
         self.source = source
         self.max_keys = max_keys
         self.max_nodes = max_nodes
-        self.slices: dict[str, dict[str, Node]] = {}
+        self.slices: dict[str, dict[str, Node]] = {}  # as the source says them
+        self.shown = self.slices  # what the table merges; a shaped feed (shaping.py) shows something else
         self.size = 0  # nodes in all slices
         self.error: str | None = None  # why the source cannot see; None while it can
         self.key_errors: dict[str, str] = {}  # the same for single keys
         self.errors = 0
+        self.last_error = ""  # the latest of all, whatever has become of it
         self.rejected: Counter[str] = Counter()
         self.spoken = False  # has the source ever given all that it can see?
         self.progressed = 0  # verbs that brought news from the source; `supervise` watches it
@@ -74,7 +77,7 @@ class Feed:
             self.slices[key] = said
             self.size += 1
         said[node.address] = node
-        self._table.settle(key, (node.address,), self.source)
+        self._settle(key, (node.address,))
         targets = self._table.targets(node.address)
         if len(targets) == 1:  # of a name with several addresses nobody knows which one has spoken
             endpoint = self._table.endpoints.get(targets[0])
@@ -90,12 +93,12 @@ class Feed:
             self.size -= 1
             if not nodes:
                 del self.slices[key]
-            self._table.settle(key, (address,), self.source)
+            self._settle(key, (address,))
 
     def fail(self, error: object, key: str | None = None) -> None:
         """The source cannot see (this key). Its nodes stay in service as they are."""
         self.errors += 1
-        text = str(error) or type(error).__name__
+        self.last_error = text = str(error) or type(error).__name__
         if key is None:
             self.error = text
         else:
@@ -149,13 +152,36 @@ class Feed:
         return True
 
     def _store(self, key: str, nodes: Iterable[Node]) -> None:
-        said: dict[str, Node] = {}
-        for node in list(nodes):  # a source that breaks off in between must leave nothing behind
-            if node.address in said or self._admits(key, node.address, said):
-                said[node.address] = node
-        before = self.slices.pop(key, {})
+        before = self.slices.get(key, NOTHING)
+        nodes = list(nodes)  # a source that breaks off in between must leave nothing behind
+        said = {node.address: node for node in nodes}
+        if not said.keys() <= before.keys():  # otherwise all are known, and there is room for them
+            said = {}
+            for node in nodes:
+                if node.address in said or self._admits(key, node.address, said):
+                    said[node.address] = node
+        # A list keeps the order in which the source named them: the log reads the same each time.
+        news = [address for address in before if address not in said]
+        news += [address for address, node in said.items() if not same(node, before.get(address))]
         self.size += len(said) - len(before)
         if said:
             self.slices[key] = said
-        # A dict and not a set keeps the order in which the source named them: the log reads the same each time.
-        self._table.settle(key, dict.fromkeys([*before, *said]), self.source)
+        else:
+            self.slices.pop(key, None)
+        if news:
+            self._settle(key, news)
+
+    def _settle(self, key: str, addresses: Iterable[str]) -> None:
+        """The slice of `key` has been changed at these addresses."""
+        self._table.settle(key, addresses, self.source)
+
+
+def same(one: Node, other: Node | None) -> bool:
+    """Equal in every field, those that take no part in `==` as well."""
+    return one is other or (
+        one == other
+        and other is not None
+        and one.last_check == other.last_check
+        and one.load == other.load
+        and one.cores == other.cores
+    )

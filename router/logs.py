@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gfrouter")
 
 LINES_A_SECOND = 10  # about single requests; under a flood the rest is counted only
+LINES_A_CHANGE = 1000  # of one key; 50,000 would keep everybody waiting for whoever reads the log
 
 
 def log_to(stream: TextIO) -> None:
@@ -42,6 +43,8 @@ def log_change(change: Change) -> None:
     else:
         lines = [f"{key} + {printable(member.endpoint.address)} ({change.source})" for member in change.joined]
         lines += [f"{key} - {printable(member.endpoint.address)} ({change.source})" for member in change.left]
+    if len(lines) > LINES_A_CHANGE:
+        lines[LINES_A_CHANGE:] = [f"{key}: {len(lines) - LINES_A_CHANGE} more lines of this kind"]
     if lines:  # as one record: a record and its flush cost more than a line
         log.info("%s", "\n".join(lines))
 

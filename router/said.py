@@ -1,29 +1,11 @@
-"""Who says what: how each source is doing, and what the sources say of one key. For the stats and the admin API."""
+"""Who says what: the sources that know a key and its nodes. For the stats and the admin API."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from router.feed import Feed
 from router.node import Node
 from router.table import Table
 
 Said = list[tuple[str, dict[str, Node]]]
-
-
-def source(feed: Feed) -> dict[str, Any]:
-    """How one source is doing. `state`: `silent` until it says something, then `current` or `failing`."""
-    return {
-        "name": feed.source,
-        "state": "failing" if feed.error is not None else "current" if feed.progressed else "silent",
-        "last_success": None,
-        "age": None,
-        "error": feed.error or "",
-        "errors": feed.errors,
-        "keys": len(feed.slices),
-        "nodes": feed.size,
-        "rejected": dict(feed.rejected),
-    }
 
 
 def said(table: Table, key: str) -> Said:
@@ -34,7 +16,7 @@ def said(table: Table, key: str) -> Said:
     names = {name: table.names[name].addresses for name in table.named.get(key, ())}
     found = []
     for feed in table.feeds:
-        if nodes := feed.slices.get(key):
+        if nodes := feed.shown.get(key):
             for name, addresses in names.items():
                 if name in nodes:
                     nodes = {**dict.fromkeys(addresses, nodes[name]), **nodes}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -63,6 +64,10 @@ class SourceEnded(Exception):
     """A source returned from `run`, which none should."""
 
 
+class SourceStuck(BaseException):
+    """A source has kept everybody else waiting, and was interrupted; no `except Exception` of its own can stop that."""
+
+
 def supervise(
     source: Source,
     feed: Feed,
@@ -91,9 +96,10 @@ def supervise(
         failures += 1
         feed.fail(error)
         wait = wait_before(failures, random)
-        log.warning("%s: %s; trying again in %.1f s", source.name, describe(error), wait)
-        log.debug("%s failed here:", source.name, exc_info=error)
-        sleep(wait)
+        log.warning("%s: %s; trying again in %.1f s", feed.source, describe(error), wait)
+        log.debug("%s failed here:", feed.source, exc_info=error)
+        with suppress(SourceStuck):  # meant for the run that is over
+            sleep(wait)
 
 
 def wait_before(attempt: int, random: Callable[[], float] = random) -> float:

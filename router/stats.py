@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from router import __version__
 from router.endpoint import OUT
-from router.feed import Feed
 from router.kernel import Usage
 from router.key import djb33x
 from router.pool import Member
-from router.said import said, sayers, source
+from router.said import said, sayers
 from router.table import Table
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def snapshot(
     slots: Sequence[Slot],
     *,
     addresses: Sequence[str],
-    sources: Iterable[Feed],
+    sources: Iterable[dict[str, Any]],
     cwd: str,
     warming: int,
     listen_queue: int,
@@ -117,8 +116,8 @@ def snapshot(
 ) -> dict[str, Any]:
     """The whole stats object.
 
-    `warming`: seconds for which requests for unknown keys may still wait. `listen_queue`: connections that wait to be
-    accepted. `usage` looks at a process.
+    `sources`: how each of them is (sourcestate.py). `warming`: seconds for which requests for unknown keys may still
+    wait. `listen_queue`: connections that wait to be accepted. `usage` looks at a process.
     """
     running = [slot for slot in slots if slot.pid]
     shares = [slot.counts for slot in running]
@@ -142,7 +141,7 @@ def snapshot(
         "workers": workers,
         "routers": [{name: worker[name] for name in ("pid", "active_sessions", "requests")} for worker in workers],
         "complaints": dict(complaints),
-        "sources": list(map(source, sources)),
+        "sources": list(sources),
         "hosts": [
             {"name": address, "addresses": list(name.addresses), "error": name.error}
             for address, name in table.names.items()

@@ -26,18 +26,23 @@ from router.admin import admin_server
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.feed import Feed
+from router.listened import Listened
 from router.logs import log, log_change
 from router.options import Options
 from router.resolver import Resolver
+from router.shaping import ShapedFeed
 from router.source import supervise
-from router.sources import Opened
+from router.sources import Opened, unique_names
+from router.sourcestate import Watched
 from router.statsserver import stats_server
 from router.table import Change, Table
 from router.view import State
+from router.watchdog import Watchdog, own
 
 COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at most
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
+WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
 KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
 
 
@@ -60,7 +65,6 @@ class Supervisor:
     ) -> None:
         self.options = options
         self.listeners = listeners
-        self.sources = [one.source for one in sources]
         self.log_fd = log_fd
         self.table = Table(
             on_change=self.on_change,
@@ -70,7 +74,11 @@ class Supervisor:
         )
         self.resolver = Resolver(self.table)
         self.table.on_name = self.resolver.notice
-        self.feeds = [self.table.feed(source.name, options.max_keys, options.max_nodes) for source in self.sources]
+        self.sources = [
+            Watched(one.source, one.common.feed(self.table, name, options.max_keys, options.max_nodes), one.url)
+            for one, name in zip(sources, unique_names(sources), strict=True)
+        ]
+        self.watchdog = Watchdog()
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.routers: list[Child] = []
         self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]
@@ -98,14 +106,13 @@ class Supervisor:
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         if self.warming_left():
-            names = ", ".join(feed.source for feed in self.feeds)
+            names = ", ".join(source.name for source in self.sources)
             log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
         keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
         resolver = gevent.spawn(self.resolver.run)
-        discoveries = [
-            gevent.spawn(supervise, source, feed, sleep=gevent.sleep)
-            for source, feed in zip(self.sources, self.feeds, strict=True)
-        ]
+        discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
+        watchers = [gevent.spawn(self.watch_sources), gevent.spawn(self.watchdog.run)]
+        self.watchdog.start()
         self.stopping.wait()
         gevent.killall([resolver, *discoveries], block=False)  # one that does not let go must not keep us
         for router in self.routers:
@@ -115,6 +122,8 @@ class Supervisor:
         gevent.joinall(keepers, timeout=self.options.drain_timeout + KILL_WAIT)
         self.kill_routers()
         gevent.joinall(keepers, timeout=KILL_WAIT)
+        gevent.killall(watchers)
+        self.watchdog.stop()
         return self.reload
 
     def stop(self) -> None:
@@ -168,11 +177,29 @@ class Supervisor:
             delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
             self.stopping.wait(delay * (0.5 + random()))
 
+    # Sources.
+
+    def discover(self, source: Watched) -> None:
+        """Keep this source running in this greenlet."""
+        own(source)
+        supervise(source, source.feed, sleep=gevent.sleep)
+
+    def watch_sources(self) -> None:
+        """Each second: what could not be seen for too long while we looked is stale."""
+        listened = Listened(monotonic, WATCH_EVERY)
+        while True:
+            now = listened()
+            for source in self.sources:
+                source.sample()
+                if isinstance(source.feed, ShapedFeed):
+                    source.feed.age(now)
+            gevent.sleep(WATCH_EVERY)
+
     # Warming: a router ends it by itself when the time is over, and is told when every source has spoken before that.
 
     def warming_left(self) -> float:
         """Seconds for which a request for an unknown key may still wait for a source to name it."""
-        return 0.0 if all(feed.spoken for feed in self.feeds) else max(0.0, self.warm_at - monotonic())
+        return 0.0 if all(source.feed.spoken for source in self.sources) else max(0.0, self.warm_at - monotonic())
 
     def on_spoken(self, _feed: Feed) -> None:
         if not self.warming_left():
@@ -208,8 +235,9 @@ class Supervisor:
         return State(
             self.table,
             self.slots,
+            sources=[source.row() for source in self.sources],
             addresses=self.addresses_by_use(),
-            on_demand=[source.name for source in self.sources if getattr(source, "on_demand", False)],
+            on_demand=[one.name for one in self.sources if getattr(one.source, "on_demand", False)],
             pid=os.getpid(),
             began=self.began,
             warming=ceil(self.warming_left()),
@@ -238,7 +266,7 @@ class Supervisor:
             self.table,
             self.slots,
             addresses=self.addresses,
-            sources=self.feeds,
+            sources=[source.row() for source in self.sources],
             cwd=self.cwd,
             warming=ceil(self.warming_left()),
             listen_queue=sum(map(kernel.listen_queue, set(chain.from_iterable(self.listeners)))),

@@ -138,7 +138,7 @@ class Table:
         others = [address for address in dict.fromkeys(addresses) if not self.is_own(address)]
         before, known.addresses = known.addresses, tuple(others[:MOST_ADDRESSES])
         for key in list(known.keys):
-            said_by = next(feed.source for feed in self.feeds if name in feed.slices.get(key, ()))
+            said_by = next(feed.source for feed in self.feeds if name in feed.shown.get(key, ()))
             self._merge(Change(key, said_by, name), dict.fromkeys((*before, *known.addresses)))
 
     def expect_name(self, address: str) -> None:
@@ -154,15 +154,16 @@ class Table:
         """Feeds say something new of these addresses, in the sources' words: bring the members of `key` in line."""
         targets: dict[str, None] = {}
         for address in addresses:
-            targets.update(dict.fromkeys(self._follow(key, address)))
+            if address in self.names:  # a feed has said by `expect_name` that it is one
+                targets.update(dict.fromkeys(self._follow(key, address)))
+            else:
+                targets[address] = None
         self._merge(Change(key, source), targets)
 
     def _follow(self, key: str, address: str) -> tuple[str, ...]:
-        """What `address` stands for; if it holds a host name, its use by `key` begins or ends here."""
-        if address in self.endpoints or not (address in self.names or isinstance(parse_node(address), HostName)):
-            return (address,)
-        name = self.names.setdefault(address, Name())
-        if any(address in feed.slices.get(key, ()) for feed in self.feeds):
+        """What this host name's address stands for; its use by `key` begins or ends here."""
+        name = self.names[address]
+        if any(address in feed.shown.get(key, ()) for feed in self.feeds):
             if not name.keys:
                 self.on_name(address)
             name.keys[key] = None
@@ -181,7 +182,7 @@ class Table:
         """The node at this numeric address, as the first source that knows it for `key` says; None for nobody."""
         names = self.named.get(key, ())
         for feed in self.feeds:
-            said = feed.slices.get(key)
+            said = feed.shown.get(key)
             if not said:
                 continue
             if address in said:

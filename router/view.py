@@ -15,7 +15,7 @@ from router import __version__
 from router.balance import in_turn
 from router.endpoint import LIVE, OUT, TRIAL, Endpoint
 from router.pool import Member, Pool
-from router.said import Said, said, sayers, source
+from router.said import Said, said, sayers
 from router.stats import Counts, Slot
 from router.table import Table
 
@@ -30,6 +30,7 @@ class State:
 
     table: Table
     slots: Sequence[Slot]
+    sources: Sequence[Json]  # how each of them is (sourcestate.py)
     addresses: Mapping[str, Sequence[str]]  # by use
     on_demand: Collection[str]  # sources that are asked for each key that nobody knows
     pid: int
@@ -47,7 +48,7 @@ class State:
 
 
 def sources(state: State) -> Json:
-    return {"sources": [source(feed) for feed in state.table.feeds]}
+    return {"sources": list(state.sources)}
 
 
 def status(state: State) -> Json:
@@ -213,7 +214,7 @@ def lookup(state: State, key: str) -> Json:
             if not table.names[name].addresses
         ],
         "sources": [
-            {"name": feed.source, "knows": key in feed.slices, "error": feed.key_errors.get(key) or feed.error or ""}
+            {"name": feed.source, "knows": key in feed.shown, "error": feed.key_errors.get(key) or feed.error or ""}
             for feed in table.feeds
         ],
     }

@@ -47,7 +47,7 @@ def ask_until_over(router: Router, *floods: Flooder) -> set[bytes]:
     answers = Counter[bytes]()
     while any(flood.returncode is None for flood in floods):
         answers[ask(router.address, GET)] += 1
-    assert answers.total() > 100
+    assert answers.total() >= 10  # however slow the machine is
     return set(answers)
 
 
@@ -90,7 +90,8 @@ def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> 
     with Router(subscription_tolerance=PATIENCE) as router, served(router):
         before, server = memory(router, "VmRSS"), router.subscriptions
         flood = Flooder(tools, server, rate=100_000, seconds=SECONDS, ports=ports)
-        others = Flooder(tools, server, "other", "127.0.0.20", hosts=20, rate=50, seconds=SECONDS)
+        # Workers say it again and again, which matters where the machine has no time to read for a while.
+        others = Flooder(tools, server, "other", "127.0.0.20", hosts=20, keys=20, rate=50, seconds=SECONDS)
         with flood, others:
             assert ask_until_over(router, flood, others) == {HELLO}
             grown = memory(router, "VmHWM") - before  # before the stats are read: they cost memory, too

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from announced import NODE, UNSUBSCRIBE, Announced, packet
 from discovery import subscription
-from discovery.subscription import BATCH, FLOOD_PATIENCE, LATE, SWEEP_EVERY, Listened
+from discovery.subscription import BATCH, FLOOD_PATIENCE, SWEEP_EVERY
+from router.listened import LATE, Listened
 from scripted import split, wait_for
 from servers import Process
 
@@ -206,7 +207,7 @@ def test_a_sweep_looks_at_no_more_nodes_than_it_withdraws(announced: Announced) 
 @given(st.lists(st.floats(0, 100), max_size=30))
 def test_the_listening_clock_runs_with_time_but_for_what_was_lost(gaps: list[float]) -> None:
     now = 0.0
-    listened = Listened(lambda: now)
+    listened = Listened(lambda: now, SWEEP_EVERY)
     before = listened()
     for gap in gaps:
         now += gap

@@ -6,12 +6,22 @@ from typing import Any
 import pytest
 
 from router import view
+from router.feed import Feed
 from router.node import Node
+from router.sourcestate import Watched
 from router.stats import Slot
 from router.table import Table
 from router.view import State
 
 NOW = 1000.0
+
+
+class Unrun:
+    """A source whose feed the tests tell what to say."""
+
+    name = ""
+
+    def run(self, feed: Feed) -> None: ...
 
 
 def a_table() -> Table:
@@ -25,7 +35,8 @@ def a_table() -> Table:
 
 def state(table: Table, *shares: dict[str, Any], on_demand: tuple[str, ...] = (), warming: float = 0) -> State:
     slots = [Slot(number, pid=100 + number, counts=counts) for number, counts in enumerate(shares, 1)]
-    return State(table, slots, {"listen": [":80"]}, on_demand, 42, NOW - 60, warming, NOW, 5000.0)
+    rows = [Watched(Unrun(), feed).row() for feed in table.feeds]
+    return State(table, slots, rows, {"listen": [":80"]}, on_demand, 42, NOW - 60, warming, NOW, 5000.0)
 
 
 def fail(table: Table, address: str, seconds: float = 30) -> None:
@@ -51,25 +62,8 @@ def test_the_status_adds_up() -> None:
 
 
 def test_a_router_process_that_is_down_has_no_pid() -> None:
-    (found,) = view.status(State(Table(), [Slot(1)], {}, (), 1, 0, 0, 0, 0))["processes"]
+    (found,) = view.status(State(Table(), [Slot(1)], [], {}, (), 1, 0, 0, 0, 0))["processes"]
     assert (found["pid"], found["state"], found["started"]) == (None, "down", None)
-
-
-def test_a_source_is_silent_then_current_and_failing() -> None:
-    table = Table()
-    feed = table.feed("dns")
-
-    def now() -> str:
-        (one,) = view.sources(state(table))["sources"]
-        return str(one["state"])
-
-    assert now() == "silent"
-    feed.replace({})
-    assert now() == "current"
-    feed.fail(OSError("gone"))
-    assert now() == "failing"
-    feed.set("foo.com", [])
-    assert now() == "current"
 
 
 def test_pools_are_listed_with_their_sources() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -11,7 +10,6 @@ import resource
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +25,8 @@ from router.node import Node
 from router.pair import encode, pack_node
 from router.waiting import SERVES
 from scripted import HELLO, ScriptedNode, answer, connect, wait_for
-from servers import TESTS, Nginx, Process, Router, Worker, better, free_address, needs_nginx
+from servers import Nginx, Router, Worker, better, needs_nginx
+from told import Told
 
 GET = request("foo.com")
 LONG = 60  # seconds of warming that no test waits for
@@ -327,34 +326,6 @@ def test_whatever_clients_and_keys_do_nothing_is_left_in_the_end() -> None:
 
 
 # The supervisor.
-
-
-class Told(Process):
-    """A gfrouter with so many sources, which say what the test has them say (told_supervisor.py)."""
-
-    def __init__(self, sources: int, **options: object) -> None:
-        self.address, self.stats_address = free_address(), free_address()
-        self.sources = [free_address() for _ in range(sources)]
-        self._numbers = iter(range(1, 1000))
-        what = {"address": self.address, "stats": self.stats_address, "sources": self.sources, "options": options}
-        super().__init__(sys.executable, TESTS / "told_supervisor.py", json.dumps(what))
-        self.wait_line("^spawned uWSGI fastrouter 1 ")
-
-    def say(self, source: int, verb: str, *arguments: object) -> None:
-        """Has that source say it; returns when it has."""
-        with connect(self.sources[source]) as sock:
-            sock.sendall(json.dumps([verb, *arguments]).encode())
-            sock.shutdown(socket.SHUT_WR)
-            assert read_to_end(sock) == b"said"
-
-    def stats(self) -> dict[str, Any]:
-        with connect(self.stats_address) as sock:
-            stats = json.loads(read_to_end(sock))
-            assert isinstance(stats, dict)
-            return stats
-
-    def waits(self, count: int) -> None:
-        wait_for(lambda: self.stats()["waiting"] == count, f"{count} requests to wait")
 
 
 def test_warming_is_told_in_log_and_stats_and_ends_when_every_source_has_spoken() -> None:
