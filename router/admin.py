@@ -31,6 +31,7 @@ ANSWER_WAIT = 10  # seconds for the rest: the answer is made in less than one, a
 PREFIX = "/v1"
 
 Query = Mapping[str, str]
+Look = Callable[[bool], State]  # the state of now; True asks the routers first what they have counted
 
 log = logging.getLogger("gfrouter")
 
@@ -43,7 +44,7 @@ class Refused(Exception):
         self.status = status
 
 
-def answer(look: Callable[[], State], path: str, query: Query) -> dict[str, Any]:
+def answer(look: Look, path: str, query: Query) -> dict[str, Any]:
     """The JSON at this path; `look` gives the state. Refused for what is not there."""
     if path in ("/", PREFIX, f"{PREFIX}/"):
         return {"version": __version__, "paths": {f"{PREFIX}/{name}": about for name, about in ABOUT.items()}}
@@ -51,18 +52,18 @@ def answer(look: Callable[[], State], path: str, query: Query) -> dict[str, Any]
     if name == path:
         raise Refused(HTTPStatus.NOT_FOUND, f"no path {path!r} ({PREFIX}/ lists them)")
     if name.startswith("pools/"):
-        return _found(view.pool(look(), key := name.removeprefix("pools/")), key)
+        return _found(view.pool(look(True), key := name.removeprefix("pools/")), key)
     match name:
         case "status":
-            return view.status(look())
+            return view.status(look(True))
         case "sources":
-            return view.sources(look())
+            return view.sources(look(False))
         case "pools":
-            return view.pools(look())
+            return view.pools(look(False))
         case "nodes":
-            return view.nodes(look(), _state_wanted(query))
+            return view.nodes(look(True), _state_wanted(query))
         case "lookup" if query.get("key"):
-            return view.lookup(look(), query["key"])
+            return view.lookup(look(False), query["key"])
         case "lookup":
             raise Refused(HTTPStatus.BAD_REQUEST, "which key? (lookup?key=KEY)")
     raise Refused(HTTPStatus.NOT_FOUND, f"no path {path!r} ({PREFIX}/ lists them)")
@@ -94,7 +95,7 @@ def _state_wanted(query: Query) -> str:
 # HTTP.
 
 
-def admin_server(listener: socket.socket, look: Callable[[], State], names: Collection[str] = ()) -> WSGIServer:
+def admin_server(listener: socket.socket, look: Look, names: Collection[str] = ()) -> WSGIServer:
     """The server on this socket, to be started; `look` is called for each request that asks for state.
 
     `names` are host names under which this machine may be asked, beside `localhost`.

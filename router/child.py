@@ -27,6 +27,8 @@ from router.table import Change, Table
 
 log = logging.getLogger("gfrouter")
 
+SET_NODES = 1000  # in one message: a router takes them in within 15 ms, which requests can wait
+SET_PAUSE = 0.001  # seconds between two such; a wait of nothing would leave sockets unserved
 UNSENT_KEYS = 100_000  # that changed and were not read; about 20 MB
 
 
@@ -145,6 +147,9 @@ class Child:
             self.news.wait()
             self.news.clear()
             self.pair.sendall(encode(self._news()))
+            if self.keys:
+                self.news.set()
+                gevent.sleep(SET_PAUSE)
 
     def _whole_table(self) -> Message:
         table = self.table
@@ -154,8 +159,10 @@ class Child:
 
     def _news(self) -> Message:
         table = self.table
-        keys, self.keys = self.keys, {}
-        health, self.health = self.health, {}
+        keys = self._next_keys()
+        health: dict[str, None] = {}
+        if not self.keys:  # what is out or in turn must be there before that is said of it
+            health, self.health = self.health, {}
         unknown, self.unknown = self.unknown, {}
         message, self.orders = self.orders, {}
         if unknown:
@@ -167,6 +174,17 @@ class Child:
             if found:
                 message[name] = found
         return message
+
+    def _next_keys(self) -> dict[str, dict[str, None]]:
+        """Those to be sent next, with all that has left them: SET_NODES, or one key."""
+        keys: dict[str, dict[str, None]] = {}
+        nodes = 0
+        while self.keys and nodes < SET_NODES:
+            key = next(iter(self.keys))
+            left = keys[key] = self.keys.pop(key)
+            pool = self.table.pools.get(key)
+            nodes += 1 + len(left) + (len(pool.members) if pool else 0)
+        return keys
 
     def read(self) -> None:
         for message in messages(self.pair.recv):

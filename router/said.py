@@ -1,4 +1,4 @@
-"""Who says what of one key, for the stats and the admin API."""
+"""Who says what: the sources that know a key and its nodes. For the stats and the admin API."""
 
 from __future__ import annotations
 

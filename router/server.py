@@ -33,6 +33,7 @@ from router.table import Change, Table
 from router.waiting import WaitingRoom
 
 ACCEPT_PAUSE = 0.1  # seconds without accepting when the process is out of descriptors or memory
+LONG_MESSAGE = 0.002  # seconds; after one that took longer, requests have their turn for so long before the next
 HEAD_DRAIN = 1  # seconds for a head that has begun when a router stops; web servers send theirs at once
 
 
@@ -137,7 +138,10 @@ class Router:
         """Obey until the supervisor is gone; then others may have the address, so let go of the listeners at once."""
         try:
             for message in orders:
+                began = monotonic()
                 self.obey(message)
+                if monotonic() - began > LONG_MESSAGE:
+                    gevent.sleep(LONG_MESSAGE)
         finally:  # a router that obeys no more must not outlive its supervisor
             self.stop(drain=False)
 

@@ -244,15 +244,16 @@ class Supervisor:
         for router in asked:
             router.forget_counts(number)
 
-    def look(self) -> State:
-        """All that the admin API shows, as it is now."""
-        self.count()
+    def look(self, counted: bool) -> State:
+        """All that the admin API shows, as it is now; the counters are those of now only where `counted`."""
+        if counted:
+            self.count()
         return State(
             self.table,
             self.slots,
-            addresses=self.addresses_by_use(),
             sources=[source.row() for source in self.sources],
-            on_demand=[source.name for source in self.sources if is_on_demand(source.source)],
+            addresses=self.addresses_by_use(),
+            on_demand=[one.name for one in self.sources if is_on_demand(one.source)],
             stand_ins=stand_ins(self.options),
             pid=os.getpid(),
             began=self.began,

@@ -31,8 +31,8 @@ class State:
 
     table: Table
     slots: Sequence[Slot]
-    addresses: Mapping[str, Sequence[str]]  # by use
     sources: Sequence[Json]  # how each of them is (sourcestate.py)
+    addresses: Mapping[str, Sequence[str]]  # by use
     on_demand: Collection[str]  # those of them that are asked for each key that nobody knows
     stand_ins: Sequence[str]  # keys whose nodes serve one that has none, in turn (static.py)
     pid: int

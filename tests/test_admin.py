@@ -29,7 +29,7 @@ class Served:
         self.server = admin_server(self.listener, self.look, ["admin.internal"])
         self.server.start()
 
-    def look(self) -> State:
+    def look(self, counted: bool) -> State:
         self.looks += 1
         if self.broken:
             raise ValueError("a fault of ours")

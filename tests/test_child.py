@@ -110,3 +110,25 @@ def test_one_that_reads_nothing_while_everything_changes_is_killed(
     assert unread.killed == 0
     unread.note_change(Change("one.more", "subscription"))
     assert unread.killed == 1
+
+
+def test_a_huge_change_is_told_in_messages_that_a_router_takes_in_soon_and_health_last(unread: Unread) -> None:
+    pools = {f"{key}.com": [Node(f"10.0.{key}.{n}:1") for n in range(100)] for key in range(50)}
+    unread.feed.replace(pools)
+    unread.table.fail(unread.table.endpoints["10.0.0.0:1"], 1.0)
+    messages = [unread.message()]
+    while unread.keys:
+        messages.append(unread.message())
+    told = [key for message in messages for key, _, _ in message["set"]]
+    assert sorted(told) == sorted(pools)
+    assert max(sum(len(nodes) for _, nodes, _ in message["set"]) for message in messages) <= child.SET_NODES
+    assert [message.get("out") for message in messages] == [None] * (len(messages) - 1) + [["10.0.0.0:1"]]
+
+
+def test_a_key_of_more_nodes_than_a_message_has_goes_whole(unread: Unread) -> None:
+    count = 2 * child.SET_NODES
+    unread.feed.set("foo.com", [Node(f"10.0.{n >> 8}.{n & 255}:1") for n in range(count)])
+    unread.feed.set("bar.com", [Node(":1")])
+    (first,) = unread.message()["set"]
+    assert (first[0], len(first[1])) == ("foo.com", count)
+    assert [key for key, _, _ in unread.message()["set"]] == ["bar.com"]

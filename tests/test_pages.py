@@ -76,7 +76,7 @@ def test_a_status_in_full() -> None:
         "1       101  accepting  0       2          1234",
         "",
         "source        state    keys  nodes  errors  dropped  age",
-        "subscription  current  1     1      0       1        -",
+        "subscription  ok       1     1      0       1        -",
         "consul        failing  2     3      1       0        -",
         "    the leader is gone the leader is gone the leader is gone the leader is gone",
         "    the leader is gone the leader is gone",

@@ -6,13 +6,23 @@ from typing import Any
 import pytest
 
 from router import view
+from router.feed import Feed
 from router.node import Node
+from router.sourcestate import Watched
 from router.static import FALLBACK, TO
 from router.stats import Slot
 from router.table import Table
 from router.view import State
 
 NOW = 1000.0
+
+
+class Unrun:
+    """A source whose feed the tests tell what to say."""
+
+    name = ""
+
+    def run(self, feed: Feed) -> None: ...
 
 
 def a_table() -> Table:
@@ -32,9 +42,9 @@ def state(
     warming: float = 0,
 ) -> State:
     slots = [Slot(number, pid=100 + number, counts=counts) for number, counts in enumerate(shares, 1)]
-    sources = [{"name": feed.source} for feed in table.feeds]
+    rows = [Watched(Unrun(), feed).row() for feed in table.feeds]
     return State(
-        table, slots, {"listen": [":80"]}, sources, on_demand, stand_ins, 42, NOW - 60, warming, NOW, 5000.0
+        table, slots, rows, {"listen": [":80"]}, on_demand, stand_ins, 42, NOW - 60, warming, NOW, 5000.0
     )  # fmt: skip
 
 
@@ -61,7 +71,7 @@ def test_the_status_adds_up() -> None:
 
 
 def test_a_router_process_that_is_down_has_no_pid() -> None:
-    (found,) = view.status(State(Table(), [Slot(1)], {}, (), (), (), 1, 0, 0, 0, 0))["processes"]
+    (found,) = view.status(State(Table(), [Slot(1)], [], {}, (), (), 1, 0, 0, 0, 0))["processes"]
     assert (found["pid"], found["state"], found["started"]) == (None, "down", None)
 
 

@@ -2,8 +2,9 @@
 
 Each case is measured over several starts of both routers (measure.py says how). A ratio is B over A within
 one comparison; the table shows the medians of all comparisons, and the least and the greatest ratio.
-The case `flood`, in flooded.py, has a table of its own. Ends with 1 if a request failed, the headline's CPU ratio
-passes CPU_LIMIT or the flood did more than its limits say, with 2 if it could not measure.
+The cases `flood` (flooded.py) and `table` (table.py) have tables of their own. Ends with 1 if a request failed, the
+headline's CPU ratio passes CPU_LIMIT, or the flood or the table took more than its limits say, with 2 if it could not
+measure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import flooded
+import table
 from flooded import FloodResult
 from measure import Bench, BenchError, Case, Figure, Pair, Quad, Router
 
@@ -113,7 +115,7 @@ def parse_arguments() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help=f"only the headline, {HEADLINE}")
-    everything = [*CASES, flooded.NAME]
+    everything = [*CASES, flooded.NAME, table.NAME]
     parser.add_argument("--case", action="append", choices=everything, help="only this case; repeatable")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"starts of both routers ({ROUNDS})")
     parser.add_argument("--seconds", type=float, default=RUN_SECONDS, help=f"of a single run ({RUN_SECONDS})")
@@ -166,7 +168,7 @@ def main() -> int:
     if not arguments.json:
         print(f"A = {pair[0].name}, B = {pair[1].name}, on CPU {cpus[0]}; load and backend on {cpus[-1]}.")
         print(f"Medians (least-greatest). >: the router used under {BUSY:.0%} of its CPU.\n")
-        if arguments.cases != [flooded.NAME]:
+        if set(arguments.cases) & set(CASES):
             print(HEAD, flush=True)
     results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -177,15 +179,21 @@ def main() -> int:
             if not arguments.json:
                 print(result.row(), flush=True)
         flood = run_flood(bench, pair, arguments)
-    if not results and not flood:
+    tables = table.measured() if table.NAME in arguments.cases else None
+    if not results and not flood and not tables:
         raise BenchError("no case was measured")
     limited = pair[1].name == "gfrouter"
-    found = faults(results, limited) + (flood.faults(limited) if flood else [])
+    found = faults(results, limited)
+    parts = [part for part in (flood, tables) if part]
+    for part in parts:
+        found += part.faults(limited)
     if arguments.json:
         shown = {"routers": [asdict(router) for router in pair], "results": [asdict(r) for r in results]}
-        print(json.dumps({**shown, "flood": flood and asdict(flood), "faults": found}, indent=1))
-    elif flood:
-        print(flood.table() if not results else "\n" + flood.table())
+        others = {flooded.NAME: flood and asdict(flood), table.NAME: tables and asdict(tables)}
+        print(json.dumps({**shown, **others, "faults": found}, indent=1))
+    else:
+        for part in parts:
+            print(f"\n{part.table()}")
     for line in found:
         print(line, file=sys.stderr)
     return 1 if found else 0
