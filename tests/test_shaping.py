@@ -122,6 +122,14 @@ def test_a_held_node_that_another_source_describes_is_the_other_ones_too(table: 
     assert table.nodes("foo.com") == [Node(ONE, weight=5)]
 
 
+def test_a_host_name_that_moves_from_one_key_to_another_in_one_verb_is_kept(table: Table) -> None:
+    feed = shaped(table, min_nodes=1)
+    feed.replace({"foo.com": nodes("app.lan:1")})
+    table.resolve("app.lan:1", [ONE])
+    feed.replace({"bar.com": nodes("app.lan:1")})
+    assert seen(table) == {"bar.com": {ONE}}
+
+
 # Staleness.
 
 

@@ -70,6 +70,15 @@ def test_an_announcement_that_changes_nothing_tells_nobody_but_is_kept(recorded:
     assert (node.load, node.last_check) == (5, 110)
 
 
+def test_a_set_that_changes_but_what_steers_nothing_tells_nobody_and_is_kept(recorded: Recorded) -> None:
+    feed = recorded.table.feed("consul")
+    for load, cores, last_check in [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 1, 1)]:
+        feed.set("foo.com", [Node(":1", load=load, cores=cores, last_check=last_check)])
+        node = recorded.table.nodes("foo.com")[0]
+        assert (node.load, node.cores, node.last_check) == (load, cores, last_check)
+    assert len(recorded.changes) == 1
+
+
 def test_a_node_described_anew_is_told(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(":1"))
