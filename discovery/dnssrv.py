@@ -39,7 +39,7 @@ from router.node import Node
 from router.source import wait_before
 from router.uwsgi import printable
 
-LOOKUPS = 16  # at once, of names that are known: 10,000 of them with a TTL of 10 s, if an answer takes 16 ms
+LOOKUPS = 16  # at once, of names that are known: each costs 2 ms of CPU, so with answers in 30 ms a core is busy
 NEWCOMERS = 32  # at once, of names that are not: more, as clients wait for them, and a stranger's server may be slow
 EARLY = 0.1  # of a TTL: lookups come up to so much before its end, at random, so that they do not come all at once
 MOST_ABSENT = 10_000  # keys of which it is remembered that there is nothing; 3 MB
