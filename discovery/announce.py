@@ -21,7 +21,7 @@ from typing import TextIO
 import gevent
 from gevent.event import Event
 
-from discovery.announceoptions import NO_CHECK, HelpWanted, Wish, WrongWords, read
+from discovery.announceoptions import NO_CHECK, Wish, WrongWords, read
 from discovery.announcetarget import Accepts, Announcer, Registration, Target, Trouble
 from discovery.ownaddress import accepts
 from discovery.toconsul import ToConsul
@@ -52,9 +52,6 @@ def main(argv: list[str]) -> int:
     try:
         wish = read(argv, os.environ)
         targets = [open_target(text, wish.said, checker(wish.check)) for text in wish.to]
-    except HelpWanted as help:
-        print(help, end="")
-        return 0
     except (ValueError, Trouble) as error:
         print(f"gfrouter announce: {error}", file=sys.stderr)
         return 1

@@ -34,10 +34,6 @@ class WrongWords(ValueError):
     """What was asked for cannot be done; the text is one line."""
 
 
-class HelpWanted(Exception):
-    """The text to print."""
-
-
 @dataclass(frozen=True)
 class Wish:
     """What the command line asks for. `check` is the address to connect to, "" for the announced one, or `no`."""
@@ -50,7 +46,7 @@ class Wish:
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Wish:
-    """What `argv`, without the program's name, and the environment ask for. WrongWords or HelpWanted."""
+    """What `argv`, without the program's name, and the environment ask for, or WrongWords. --help ends the process."""
     words = list(argv)
     behind = words.index("--") if "--" in words else len(words)
     command = tuple(words[behind + 1 :])
@@ -59,8 +55,6 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Wish:
         raise WrongWords("--: a command is missing behind it")
     inherited = _from_environment(parser, environ)
     given, stray = parser.parse_known_args(words[:behind])
-    if given.help:
-        raise HelpWanted(parser.format_help())
     if stray:
         raise WrongWords(f"{stray[0]}: no option (a command to run stands behind --)")
     for name, value in inherited.items():
@@ -128,7 +122,6 @@ def _parser() -> argparse.ArgumentParser:
         description=ABOUT,
         epilog=BELOW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
     )
 
     def option(name: str, metavar: str, read: Callable[[str], Any], help: str, *, repeatable: bool = False) -> None:
@@ -148,7 +141,6 @@ def _parser() -> argparse.ArgumentParser:
     option("check", "ADDRESS|no", _check, "announce while this accepts connections (default: the announced address)")
     option("drain", "SECONDS", whole(0, MOST_SECONDS, "seconds"),
            "between the withdrawal and the signal that stops the command (default: 1)")  # fmt: skip
-    parser.add_argument("-h", "--help", action="store_true", help="say this")
     return parser
 
 

@@ -367,7 +367,7 @@ def test_a_machine_without_a_network_announces_itself_when_it_has_one(tmp_path: 
 def test_a_routers_name_is_followed_to_another_machine_and_to_several(tmp_path: Path) -> None:
     with Lan(tmp_path) as lan, InLan(lan, tmp_path, "one") as one, InLan(lan, tmp_path, "two") as two:
         worker = lan.host("worker")
-        words = ("--to", "router.internal:2626", "--address", ":3031", "--interval", "2")
+        words = ("--to", "router.internal:2626", "--address", ":3031", "--interval", "1")
         with Announce(*words, command=SERVE, launcher=worker.launcher) as announce:
             announce.wait_line("cannot resolve router.internal: ")
             lan.say(**{"router.internal": lan.hosts["one"]})
