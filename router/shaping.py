@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 
+from router.address import HostName, parse_node
 from router.feed import NOTHING, Feed
 from router.node import Node
 from router.table import Table
@@ -188,6 +189,8 @@ class ShapedFeed(Feed):
         key, address = place
         node = self._said(place)
         if node is not None:
+            if address not in self.shown.get(key, ()):
+                self._expect(address)
             self.shown.setdefault(key, {})[address] = node
             self.held.pop(place, None)
         elif address in self.shown.get(key, ()):
@@ -198,6 +201,12 @@ class ShapedFeed(Feed):
             if not self.shown[key]:
                 del self.shown[key]
         return node is not None
+
+    def _expect(self, address: str) -> None:
+        """The address is shown, maybe once more: the table may have forgotten meanwhile that it holds a host name."""
+        table = self._table
+        if address not in table.names and isinstance(parse_node(address), HostName):
+            table.expect_name(address)
 
     def _said(self, place: Place) -> Node | None:
         """The node that is said to be there, by the key that has said so first; None where none is to be seen."""

@@ -46,7 +46,7 @@ def test_each_state_is_one_of_those_that_are_documented_and_the_worst_is_told() 
 def test_the_age_counts_from_the_last_sample_that_found_news_and_runs_are_counted() -> None:
     time = Time()
     feed = Table().feed("consul")
-    watched = Watched(Failing(), feed, "consul://a", time)
+    watched = Watched(Failing(), feed, "consul://a", time, wall=lambda: 1000.0)
     assert (watched.row()["last_success"], watched.row()["runs"], watched.row()["restarts"]) == (None, 0, 0)
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
@@ -57,7 +57,8 @@ def test_the_age_counts_from_the_last_sample_that_found_news_and_runs_are_counte
     time.now += 7.25
     watched.sample()
     row = watched.row()
-    assert (row["name"], row["url"], row["last_success"], row["runs"], row["restarts"]) == (
+    assert (row["name"], row["url"], row["age"], row["runs"], row["restarts"]) == (
         "consul", "consul://a", 7.2, 2, 1,
     )  # fmt: skip
+    assert row["last_success"] == 993
     assert (row["errors"], row["error"], row["last_error"], row["keys"], row["nodes"]) == (2, "gone", "gone", 1, 1)
