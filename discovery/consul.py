@@ -87,9 +87,9 @@ class Consul:
 
 def _name(url: SourceUrl) -> str:
     """The URL as far as it says what we take from where; of the files in it nobody wants to read in each line."""
-    place = url.shown.partition("?")[0]
+    place = url.shown.partition("?")[0].partition("://")[2]
     what = "&".join(f"{name}={value}" for name, value in url.query if name in ("service", "tag", "dc", "warning"))
-    return f"{place}?{what}" if what else "consul" if place == "consul://" else place
+    return "consul" + (f"@{place}" if place else "") + (f"?{what}" if what else "")
 
 
 class _Run:

@@ -165,7 +165,7 @@ class Dns:
             asked = self._asked(feed, key)
             if asked:
                 self.arriving.add(key)
-                self.newcomers.spawn(self._arrive, feed, Name(key, asked, wanted_at=now))
+                self._begin_one(self.newcomers, self._arrive, feed, Name(key, asked, wanted_at=now))
             else:
                 self._say(feed, key, ())
 
@@ -218,7 +218,11 @@ class Dns:
             del self.names[name.key]
             return
         name.due = inf
-        self.pool.spawn(self._look_up, feed, name)
+        self._begin_one(self.pool, self._look_up, feed, name)
+
+    def _begin_one(self, greenlets: Pool, work: Callable[[Feed, Name], None], feed: Feed, name: Name) -> None:
+        """Spawn; it is news when the greenlet has ended and left its pool, as only then there is room for another."""
+        greenlets.spawn(work, feed, name).rawlink(lambda _: self.news.set())
 
     def _arrive(self, feed: Feed, name: Name) -> None:
         """The first lookup of a key that a client waits for."""
@@ -234,7 +238,6 @@ class Dns:
             self._failed(feed, name, error)
         else:
             self._found(feed, name, found)
-        self.news.set()
 
     def _found(self, feed: Feed, name: Name, found: Found) -> None:
         ttl = min(max(found.ttl, self.options.min_ttl), self.options.max_ttl)

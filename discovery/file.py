@@ -68,7 +68,7 @@ class File:
         self.path = unquote(parsed.path)
         if parsed.places not in ((), ("localhost",)) or not self.path.strip("/") or "\0" in self.path:
             raise parsed.wrong(f"no path of a file (legal: {self.form})")
-        self.name = f"file:{printable(self.path)}"
+        self.name = f"file@{printable(self.path)}"
         self.sleep = sleep
         self.apart = apart or Apart().call
         self.seen: Identity | None = None  # by the last look
@@ -139,12 +139,15 @@ class Apart:
         """What `function` gives, or its error; `late` is called each SILENT seconds until then."""
         if self.pool is None:
             self.pool = ThreadPool(1)
-        result = self.pool.spawn(function, *args)
+        result = self.pool.spawn(_outcome, function, *args)
         while not result.ready():
             result.wait(SILENT)
             if not result.ready():
                 late()
-        return cast(T, result.get())
+        value, error = result.get()
+        if error is not None:
+            raise error
+        return cast(T, value)
 
 
 class Wrong(Exception):
@@ -156,6 +159,14 @@ class Wrong(Exception):
 
 
 # In the thread.
+
+
+def _outcome(function: Callable[..., T], *args: Any) -> tuple[T | None, Exception | None]:
+    """(what it gives, its error): gevent would write an error that leaves a thread into the log."""
+    try:
+        return function(*args), None
+    except Exception as error:
+        return None, error
 
 
 def identity(path: str) -> Identity:

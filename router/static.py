@@ -21,7 +21,6 @@ from router.node import Node
 
 if TYPE_CHECKING:
     from router.feed import Feed
-    from router.options import Options
     from router.table import Table
 
 TO, FALLBACK = "\udce2\udc86\udc92to", "\udce2\udc86\udc92fallback"
@@ -77,12 +76,6 @@ def in_order(nodes: Iterable[Node]) -> list[Node]:
     for node in nodes:
         first.setdefault(node.address, node)
     return [replace(node, backup=level) for level, node in enumerate(first.values())]
-
-
-def stand_ins(options: Options) -> list[str]:
-    """The keys whose nodes serve a key that has none, in the order in which they are asked."""
-    fallback = [FALLBACK] if options.fallback_on_no_key else []
-    return [*filter(None, [options.subscription_fallback_key]), TO, *fallback]
 
 
 def only_fallback(table: Table) -> bool:

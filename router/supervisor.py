@@ -36,7 +36,7 @@ from router.shaping import ShapedFeed
 from router.source import Source, supervise
 from router.sources import Opened, unique_names
 from router.sourcestate import Watched
-from router.static import stand_ins
+from router.static import FALLBACK, TO
 from router.statsserver import stats_server
 from router.table import Change, Table
 from router.view import State
@@ -290,6 +290,12 @@ class Supervisor:
             listen_queue=sum(map(kernel.listen_queue, set(chain.from_iterable(self.listeners)))),
             usage=kernel.usage,
         )
+
+
+def stand_ins(options: Options) -> list[str]:
+    """The keys whose nodes serve a key that has none, in the order in which they are asked."""
+    fallback = [FALLBACK] if options.fallback_on_no_key else []
+    return [*filter(None, [options.subscription_fallback_key]), TO, *fallback]
 
 
 def without_cheap(options: Options, sources: Sequence[Source]) -> Options:

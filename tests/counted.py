@@ -32,7 +32,7 @@ def held() -> dict[str, int]:
     resident = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
     assert resident
     return {
-        "greenlets": sum(isinstance(thing, greenlet) and not thing.dead for thing in gc.get_objects()),
+        "greenlets": sum(issubclass(type(thing), greenlet) and not thing.dead for thing in gc.get_objects()),
         "threads": threading.active_count(),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "resident": int(resident[1]),

@@ -117,7 +117,9 @@ def the_watch_of_a_forgotten_revision(url: str) -> None:
 def the_watch_that_never_begins(url: str) -> None:
     etcd = connection(f"{url}?timeout=1")
     etcd.begin()
-    os.kill(int(os.environ["ETCD_PID"]), signal.SIGSTOP)
+    pid = os.environ["ETCD_PID"]
+    os.kill(int(pid), signal.SIGSTOP)
+    until(lambda: all(") T " in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")), "etcd to stop")
     with pytest.raises(EtcdError, match="no watch begins"):
         next(etcd.watch(b"/gfrouter/", 1))
     etcd.close()

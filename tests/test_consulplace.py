@@ -26,15 +26,15 @@ def test_a_bare_name_is_the_local_agent_and_the_tag() -> None:
 
 def test_the_entry_point_is_installed() -> None:
     source = open_source("consul://127.0.0.1:1?service=a").source
-    assert isinstance(source, Consul) and source.name == "consul://127.0.0.1:1?service=a"
+    assert isinstance(source, Consul) and source.name == "consul@127.0.0.1:1?service=a"
 
 
 @pytest.mark.parametrize(
     ("url", "name"),
     [
         ("consul://?token-file=/t", "consul"),
-        ("consul://h:1?token-file=/t&dc=b&service=a&service=c", "consul://h:1?dc=b&service=a&service=c"),
-        ("consul://?tag=x", "consul://?tag=x"),
+        ("consul://h:1?token-file=/t&dc=b&service=a&service=c", "consul@h:1?dc=b&service=a&service=c"),
+        ("consul://?tag=x", "consul?tag=x"),
     ],
 )
 def test_its_name_says_what_it_takes_from_where(url: str, name: str) -> None:

@@ -85,6 +85,19 @@ def on_demand() -> Names:
 # What is watched.
 
 
+def test_more_names_than_are_looked_up_at_once_that_all_fail_at_once_are_looked_up_again() -> None:
+    hosts = [f"h{number}.com" for number in range(2 * LOOKUPS + 1)]
+    names = Names("dns:///" + ",".join(f"_uwsgi._tcp.{host}" for host in hosts))
+    names.says = {f"_uwsgi._tcp.{host}": SILENCE for host in hosts}
+    run = gevent.spawn(names.dns.run, names.feed)
+    wait_for(lambda: len(names.asked) == len(hosts), "all to be looked up", sleep=gevent.sleep)
+    names.says.clear()
+    names.now += 60
+    names.dns.news.set()
+    wait_for(lambda: names.feed.spoken, "all to be seen", sleep=gevent.sleep)
+    run.kill()
+
+
 def test_it_has_spoken_when_each_name_has_been_seen(watched: Names) -> None:
     watched.begin(foo=ONE, bar=SERVFAIL)
     assert watched.addresses("foo.com") == ["10.0.0.1:3031"]

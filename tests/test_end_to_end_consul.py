@@ -128,9 +128,7 @@ def test_a_malformed_instance_costs_itself_alone(consul: Consul, router: Router,
     bad = consul.register("odd", nodes[0].address, Meta={"uwsgi-weight": "abc"})
     good = consul.register("odd", nodes[1].address)
     assert list(router.wait_for_nodes("odd", 1)) == [nodes[1].address]
-    router.wait_line(
-        r"consul://.*: dropped, malformed entry: 'odd', instance 'odd:\d+': uwsgi-weight 'abc' is no number"
-    )
+    router.wait_line(r"consul@.*: dropped, malformed entry: 'odd', instance 'odd:\d+': uwsgi-weight 'abc' is no number")
     consul.deregister(bad)
     consul.deregister(good)
 
@@ -157,7 +155,7 @@ def test_a_router_starts_without_an_agent_and_finds_it_later(nodes: list[Scripte
     with Consul() as consul:
         consul.kill()
         with Router(discovery=consul.url()) as router:
-            router.wait_line(r"consul://.*: AgentError: .*Connection refused; trying again in")
+            router.wait_line(r"consul@.*: AgentError: .*Connection refused; trying again in")
             consul._start()
             consul.register("app", nodes[0].address)
             router.wait_for_nodes("app", 1, timeout=30)
@@ -172,7 +170,7 @@ def test_an_agent_that_keeps_its_data(tmp_path: Path, nodes: list[ScriptedNode])
         router.wait_for_nodes("foo.com", 1)
         with Traffic(router) as traffic:
             consul.kill()
-            router.wait_line(r"consul://.*: AgentError: .*; trying again in")
+            router.wait_line(r"consul@.*: AgentError: .*; trying again in")
             traffic.more()
             consul._start()
             traffic.more()

@@ -38,7 +38,7 @@ class Served:
         wait_for(lambda: error in self.source()["error"], f"the error {error!r}")
 
     def source(self) -> Any:
-        return next(each for each in self.router.stats()["sources"] if each["name"] == f"file:{self.path}")
+        return next(each for each in self.router.stats()["sources"] if each["name"] == f"file@{self.path}")
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def test_a_file_that_is_missing_at_the_start_is_waited_for(tmp_path: Path) -> No
         ScriptedNode(answer(b"A")) as node,
         Router(subscription_server=None, warm_timeout=60, discovery=[f"file://{path}"]) as router,
     ):
-        router.wait_line(f"file:{path}: No such file or directory")
-        router.wait_line(f"warming: requests for unknown keys wait for file:{path}, up to 60 s")
+        router.wait_line(f"file@{path}: No such file or directory")
+        router.wait_line(f"warming: requests for unknown keys wait for file@{path}, up to 60 s")
         with connect(router.address, timeout=30) as client:
             client.sendall(request("foo.com"))
             wait_for(lambda: router.stats()["waiting"] == 1, "the request to wait")

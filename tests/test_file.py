@@ -136,12 +136,12 @@ def test_a_bad_line_keeps_all_and_is_named_once(looked: Looked, caplog: pytest.L
     reason = "line 2: the address is missing (legal: KEY ADDRESS [SETTING=VALUE ...]): 'foo.com'"
     assert looked.feed.error == reason
     assert list(looked.feed.slices) == ["foo.com"] and looked.nodes == ["10.0.0.1:3031"]
-    assert [r.getMessage() for r in caplog.records] == [f"file:{looked.path}: {reason}; the nodes stay as they are"]
+    assert [r.getMessage() for r in caplog.records] == [f"file@{looked.path}: {reason}; the nodes stay as they are"]
     with caplog.at_level(logging.INFO):
         looked.write(TWO)
         looked.look()
     assert looked.feed.error is None and looked.nodes == ["10.0.0.2:3031"]
-    assert caplog.records[-1].getMessage() == f"file:{looked.path}: read again, 1 nodes for 1 keys"
+    assert caplog.records[-1].getMessage() == f"file@{looked.path}: read again, 1 nodes for 1 keys"
 
 
 def test_a_file_that_goes_and_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -266,4 +266,4 @@ def test_a_setting_is_an_error_that_says_there_are_none() -> None:
 
 def test_a_path_may_be_percent_encoded() -> None:
     source = File("file://localhost/etc/my%20nodes")
-    assert (source.path, source.name) == ("/etc/my nodes", "file:/etc/my nodes")
+    assert (source.path, source.name) == ("/etc/my nodes", "file@/etc/my nodes")
