@@ -53,9 +53,8 @@ class Feed:
 
     def set(self, key: str, nodes: Iterable[Node]) -> None:
         """`nodes` are all that this source knows of `key`; none means that it has none for certain."""
-        self.progress(key)
-        self._store(key, nodes)
-        self._table.on_answer(self, key)
+        self._take(key, nodes)
+        self._table.on_answer(self, key)  # when the table has them: an answer without a node ends the wait for one
 
     def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
         """The same for every key at once: what is not named is gone. After it the source has spoken."""
@@ -164,6 +163,10 @@ class Feed:
         else:
             table.expect_name(address)  # now, as one verb may bring many; it is used as soon as they are in
         return True
+
+    def _take(self, key: str, nodes: Iterable[Node]) -> None:
+        self.progress(key)
+        self._store(key, nodes)
 
     def _store(self, key: str, nodes: Iterable[Node]) -> None:
         before = self.slices.get(key, NOTHING)

@@ -60,9 +60,9 @@ class ShapedFeed(Feed):
 
     # The verbs, each judged as a whole.
 
-    def set(self, key: str, nodes: Iterable[Node]) -> None:
+    def _take(self, key: str, nodes: Iterable[Node]) -> None:  # of `set`
         with self._verb():
-            super().set(key, nodes)
+            super()._take(key, nodes)
 
     def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
         with self._verb():
