@@ -16,6 +16,7 @@ from router.address import AddressError, HostName, parse_node
 from router.asked import Asked
 from router.endpoint import LIVE
 from router.node import Node
+from router.uwsgi import printable
 
 if TYPE_CHECKING:
     from router.table import Table
@@ -102,7 +103,7 @@ class Feed:
     def fail(self, error: object, key: str | None = None) -> None:
         """The source cannot see (this key). Its nodes stay in service as they are."""
         self.errors += 1
-        self.last_error = text = str(error) or type(error).__name__
+        self.last_error = text = printable(str(error)) or type(error).__name__
         if key is None:
             self.error = text
         else:
@@ -125,7 +126,7 @@ class Feed:
         self.rejected[reason] = count = before + times
         if not before or len(str(count)) > len(str(before)):  # the first one, then whenever there is a digit more
             again = f" ({count} of this kind so far)" if count > 1 else ""
-            log.warning("%s: dropped, %s%s%s", self.source, reason, detail and f": {detail}", again)
+            log.warning("%s: dropped, %s%s%s", self.source, reason, detail and f": {printable(detail)}", again)
 
     def progress(self, key: str | None = None) -> None:
         """The source can see (this key). Every verb but `fail` and `reject` says so."""
