@@ -200,3 +200,17 @@ class TestWatch:
             assert [answer.data for answer in itertools.islice(answers, 3)] == [[], [], []]
         asking.close()
         assert len(waits) == 2 and all(0 < wait <= 0.1 for wait in waits)
+
+    def test_what_takes_long_to_take_in_takes_half_of_the_time_at_most(self, server: ScriptedAgent) -> None:
+        asking = agent(server.port)
+        answers = asking.watch(PATH, 0.1)
+        with pytest.MonkeyPatch.context() as patch:
+            now, waits = 1000.0, list[float]()
+            patch.setattr(consulagent, "monotonic", lambda: now)
+            patch.setattr("gevent.sleep", waits.append)
+            next(answers)
+            now += 3.0
+            server.moved()
+            next(answers)
+        asking.close()
+        assert waits == [3.0]
