@@ -117,7 +117,7 @@ def of_name(host: str, port: int) -> list[Place]:
 
 
 def of_service(name: str) -> list[Place]:
-    """All addresses of all targets of a service name (SRV); a target that is no host name, as `.` is none, is left out."""
+    """All addresses of all targets of a service name (SRV), but of those that are no host names, as `.` is none."""
     try:
         resolver = Resolver()  # reads /etc/resolv.conf afresh
         resolver.lifetime = SRV_LIFETIME

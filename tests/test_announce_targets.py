@@ -7,9 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import dns.resolver
 import dns.rrset
 import pytest
+from dns.exception import DNSException
 
 from discovery import whereabouts
 from discovery.announcement import parse_announcement
@@ -184,7 +184,7 @@ def test_a_fault_of_ours_ends_no_lookups() -> None:
 
 def test_a_resolv_conf_without_servers_is_a_lookup_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_resolver() -> None:
-        raise dns.resolver.NoResolverConfiguration("cannot open /etc/resolv.conf")
+        raise DNSException("cannot open /etc/resolv.conf")
 
     monkeypatch.setattr(whereabouts, "Resolver", no_resolver)
     with pytest.raises(OSError, match=r"^cannot resolve _a._udp.lan: cannot open /etc/resolv.conf$"):
