@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -23,7 +22,7 @@ from consul.base import ConsulException  # type: ignore[import-untyped]
 from consul.std import HTTPClient  # type: ignore[import-untyped]
 from requests.adapters import HTTPAdapter
 
-from discovery.consulplace import Place, is_token
+from discovery.consulplace import Place, read_token
 from router.address import quoted
 from router.source import describe
 
@@ -127,22 +126,12 @@ class Agent:
 
     def _use_token(self) -> None:
         """Take the token as it is now: whoever renews it writes its file anew."""
-        self._token = _token(self._place)
+        try:
+            self._token = read_token(self._place)
+        except ValueError as error:
+            raise AgentError(str(error)) from None
         for client in (self._reading, self._watching):
             client.session.headers.update({"X-Consul-Token": self._token} if self._token else {})
-
-
-def _token(place: Place) -> str:
-    if not place.token_file:
-        return place.token
-    try:
-        token = Path(place.token_file).read_text().strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
-        raise AgentError(f"token-file {place.token_file}: {reason}") from None
-    if not is_token(token):
-        raise AgentError(f"token-file {place.token_file}: holds no token")
-    return token
 
 
 def _client(place: Place, limit: float, connections: int) -> HTTPClient:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from router.url import SourceUrl, parse_url, setting, without_password
 from router.values import file_name, flag
@@ -89,6 +90,20 @@ def refuse_token(url: SourceUrl) -> None:
     if any(name == "token" for name, _ in url.query):
         shown = url.shown.partition("?")[0]
         raise ValueError(f"{shown}: a token is not for a URL, which logs show (token-file=FILE)")
+
+
+def read_token(place: Place) -> str:
+    """The token of now, "" for none; its file is read anew, as tokens are exchanged. ValueError where it holds none."""
+    if not place.token_file:
+        return place.token
+    try:
+        token = Path(place.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise ValueError(f"token-file={place.token_file}: {reason}") from None
+    if not is_token(token):
+        raise ValueError(f"token-file={place.token_file}: holds no token")
+    return token
 
 
 def is_token(text: str) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from discovery import consulplace
 from discovery.announcetarget import Accepts, NotAccepting, Registration, Trouble, log_joined, log_left
 from discovery.consulentry import BACKUP, KEY, LARGEST_WEIGHT, MODIFIER1, MODIFIER2
-from discovery.consulplace import TAG, is_token, place_of, refuse_token, word
+from discovery.consulplace import TAG, place_of, read_token, refuse_token, word
 from discovery.httpjson import HttpJson, Refused, tls_of
 from discovery.ownaddress import own_address
 from router.address import HostName, Unix, parse_node
@@ -143,16 +143,10 @@ class ToConsul:
         self._http.call("PUT", path, body, self._headers())
 
     def _headers(self) -> dict[str, str]:
-        """The token's file is read anew each time: tokens are exchanged."""
-        token = self.place.token
-        if file := self.place.token_file:
-            try:
-                with open(file, encoding="utf-8") as opened:
-                    token = opened.read().strip()
-            except (OSError, UnicodeError) as error:
-                raise Trouble(f"token-file={file}: {getattr(error, 'strerror', None) or 'no text'}") from None
-            if not is_token(token):
-                raise Trouble(f"token-file={file}: holds no token")
+        try:
+            token = read_token(self.place)
+        except ValueError as error:
+            raise Trouble(str(error)) from None
         return {"X-Consul-Token": token} if token else {}
 
 

@@ -158,11 +158,11 @@ class TestToken:
     @pytest.mark.parametrize("text", ["", "\n", f"{TOKEN}\n{TOKEN}", f"{TOKEN} x", "ü" + TOKEN, "x" * 5000])
     def test_a_file_without_a_token(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "token").write_text(text)
-        with pytest.raises(AgentError, match=f"^token-file {tmp_path}/token: holds no token$"):
+        with pytest.raises(AgentError, match=f"^token-file={tmp_path}/token: holds no token$"):
             agent(1, token_file=str(tmp_path / "token"))
 
     def test_a_file_that_is_not_there(self) -> None:
-        with pytest.raises(AgentError, match=r"^token-file /none/token: No such file or directory$"):
+        with pytest.raises(AgentError, match=r"^token-file=/none/token: No such file or directory$"):
             agent(1, token_file="/none/token")
 
 
