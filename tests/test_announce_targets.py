@@ -184,7 +184,7 @@ def test_a_fault_of_ours_ends_no_lookups() -> None:
 
 def test_a_resolv_conf_without_servers_is_a_lookup_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_resolver() -> None:
-        raise DNSException("cannot open /etc/resolv.conf")
+        raise DNSException("cannot open /etc/resolv.conf")  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(whereabouts, "Resolver", no_resolver)
     with pytest.raises(OSError, match=r"^cannot resolve _a._udp.lan: cannot open /etc/resolv.conf$"):
