@@ -31,8 +31,8 @@ class Feed:
     """A slice of `table`. Keys are text.
 
     No verb but `wanted` blocks. What the caller passes must not be changed by it afterwards. A node whose address
-    nobody could connect to, or one too many, is dropped, counted and logged; it costs neither the other nodes nor an
-    exception.
+    nobody could connect to, or whose key is no text, or one too many, is dropped, counted and logged; it costs neither
+    the other nodes nor an exception.
     """
 
     def __init__(self, table: Table, source: str, max_keys: int, max_nodes: int) -> None:
@@ -138,13 +138,25 @@ class Feed:
     def _admits(self, key: str, address: str, said: Mapping[str, Node]) -> bool:
         """Whether `key`, of which `said` is kept so far, may have a node at `address`."""
         table = self._table
-        if not said and key not in self.slices and len(self.slices) >= self.max_keys:
-            self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
-        elif self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
+        if not said and key not in self.slices and not self._admits_key(key):
+            return False
+        if self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
             self.reject("too many nodes", f"{self.max_nodes} are kept, and {address!r} would be one more")
         else:
             return address in table.endpoints or address in table.names or self._admits_address(address)
         return False
+
+    def _admits_key(self, key: str) -> bool:
+        """The same of a key that is new to this feed."""
+        if len(self.slices) >= self.max_keys:
+            self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
+            return False
+        try:
+            key.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # as a JSON text may be; no request can have it, and no reader of the stats
+            self.reject("bad key", f"{key!r} is no text")
+            return False
+        return True
 
     def _admits_address(self, address: str) -> bool:
         """The same of an address that is new to the table."""
