@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import random
 from time import monotonic
 from typing import Any
@@ -66,7 +66,7 @@ class Consul:
         refuse_token(parsed)
         said = read_settings(parsed, Settings)
         self.name = _name(parsed)
-        self.place = place_of(parsed, said, environ)
+        self.place = replace(place_of(parsed, said, environ), dc=said.dc)
         self.services = frozenset(said.service)  # none: all with the tag
         self.wanted = Wanted(said.tag or ("" if said.service else TAG), said.warning)
         self.known: dict[str, Instances] = {}  # by service, as read last
