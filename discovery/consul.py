@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import random
 from time import monotonic
 from typing import Any
@@ -66,7 +66,7 @@ class Consul:
         refuse_token(parsed)
         said = read_settings(parsed, Settings)
         self.name = _name(parsed)
-        self.place = place_of(parsed, said, environ)
+        self.place = replace(place_of(parsed, said, environ), dc=said.dc)
         self.services = frozenset(said.service)  # none: all with the tag
         self.wanted = Wanted(said.tag or ("" if said.service else TAG), said.warning)
         self.known: dict[str, Instances] = {}  # by service, as read last
@@ -151,9 +151,7 @@ class _Run:
     def _take_checks(self, answer: Answer) -> None:
         before, (self._checks, malformed) = self._checks, read_checks(answer.data)
         self._reject(CHECKS, malformed)
-        if not answer.data:
-            # Each server has a check of its own, which is hidden from who may not read nodes.
-            raise AgentError(f"{CHECKS}: no check at all; the token lacks node:read, or no server is there yet")
+        _refuse_blindness(answer)
         services, machines = changed_checks(before, self._checks)
         there = (name for name, known in self._known.items() if machines & known.machines)
         self._make_due({*services, *there}, first=True)
@@ -167,10 +165,13 @@ class _Run:
     def _take_catalog(self, answer: Answer) -> None:
         catalog, malformed = read_catalog(answer.data)
         self._reject(CATALOG, malformed)
-        before, self._catalog = self._catalog, {n: tags for n, tags in catalog.items() if self._source.wants(n, tags)}
+        ours = {name: tags for name, tags in catalog.items() if self._source.wants(name, tags)}
+        if self._known and not ours:
+            self._look_whether_we_see()
+        before, self._catalog = self._catalog, ours
         if not self._spoken:
             self._unread = (self._unread & self._catalog.keys()) | (self._catalog.keys() - before.keys())
-        for service in [service for service in self._known if service not in self._catalog]:
+        for service in [service for service in (self._known | self._failing) if service not in self._catalog]:
             self._forget(service)
         self._speak_when_all_is_read()
         fresh = [name for name, tags in self._catalog.items() if before.get(name) != tags]
@@ -218,11 +219,14 @@ class _Run:
 
     def _read(self, service: str) -> None:
         try:
-            found = read_service(service, self._agent.read(SERVICE + service).data, self._source.wanted)
+            answer = self._agent.read(SERVICE + service)
+            found = read_service(service, answer.data, self._source.wanted)
         except (AgentError, ValueError) as error:
             if service in self._catalog:
                 self._fail(service, error)
             return
+        if not answer.data and service in self._known:
+            self._look_whether_we_see()
         if service not in self._catalog:
             return  # it went while it was read
         self._recover(service)
@@ -232,6 +236,10 @@ class _Run:
         self._unread.discard(service)
         self._say({**(before.pools if before else {}), **found.pools})
         self._speak_when_all_is_read()
+
+    def _look_whether_we_see(self) -> None:
+        """AgentError where what is gone may only be hidden from us, as by a token that has lost its rights."""
+        _refuse_blindness(self._agent.read(CHECKS))
 
     # What is said.
 
@@ -255,7 +263,8 @@ class _Run:
         self._due.pop(service, None)
         self._recover(service)
         self._reject(SERVICE + service, ())
-        for key in self._known.pop(service).pools:
+        known = self._known.pop(service, None)
+        for key in known.pools if known else ():
             self._feed.set(key, self._nodes(key))
 
     def _fail(self, service: str, error: Exception) -> None:
@@ -295,6 +304,12 @@ class _Run:
                 self._feed.reject("malformed entry", text)
         if malformed:
             self._malformed[path] = frozenset(malformed)
+
+
+def _refuse_blindness(checks: Answer) -> None:
+    """Each server has a check of its own, which is hidden from who may not read nodes."""
+    if not checks.data:
+        raise AgentError(f"{CHECKS}: no check at all; the token lacks node:read, or no server is there yet")
 
 
 @dataclass

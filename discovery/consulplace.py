@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from router.url import SourceUrl, parse_url, setting, without_password
 from router.values import file_name, flag
@@ -28,19 +29,25 @@ def word(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the URL may say behind its `?`."""
+class Access:
+    """What a URL may say behind its `?` of how to speak to the agent, whatever it is asked or told."""
 
-    service: tuple[str, ...] = setting((), word, "NAME", "this service alone, with any tag; repeatable")
-    tag: str = setting("", word, "TAG", f"only instances with this tag; without service= it is {TAG}")
-    warning: bool = setting(False, flag, "BOOL", "an instance serves even while one of its checks warns")
-    dc: str = setting("", word, "NAME", "another datacenter than the agent's own")
     token_file: str = setting("", file_name, "FILE", "the ACL token; else CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN")
     tls: bool = setting(False, flag, "BOOL", "speak HTTPS, to port 8501 by default; any of the next four means it, too")
     ca: str = setting("", file_name, "FILE", "who signs the agent's certificate; else CONSUL_CACERT")
     cert: str = setting("", file_name, "FILE", "our certificate; else CONSUL_CLIENT_CERT")
     key: str = setting("", file_name, "FILE", "its key; else CONSUL_CLIENT_KEY")
     server_name: str = setting("", word, "NAME", "the name in the agent's certificate; else CONSUL_TLS_SERVER_NAME")
+
+
+@dataclass(frozen=True)
+class Settings(Access):
+    """The same of the source's URL: also what is asked for."""
+
+    service: tuple[str, ...] = setting((), word, "NAME", "this service alone, with any tag; repeatable")
+    tag: str = setting("", word, "TAG", f"only instances with this tag; without service= it is {TAG}")
+    warning: bool = setting(False, flag, "BOOL", "an instance serves even while one of its checks warns")
+    dc: str = setting("", word, "NAME", "another datacenter than the agent's own")
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Place:
     token_file: str = ""
 
 
-def place_of(url: SourceUrl, said: Settings, environ: Mapping[str, str]) -> Place:
+def place_of(url: SourceUrl, said: Access, environ: Mapping[str, str]) -> Place:
     """The agent that the URL, its settings and the environment mean; ValueError where they cannot be meant."""
     tls = said.tls or bool(said.ca or said.cert or said.key or said.server_name)
     host, port, tls = _named(url, tls) if _names_agent(url) else _local(url, tls, environ)
@@ -75,7 +82,6 @@ def place_of(url: SourceUrl, said: Settings, environ: Mapping[str, str]) -> Plac
         cert=said.cert or environ.get("CONSUL_CLIENT_CERT", ""),
         key=said.key or environ.get("CONSUL_CLIENT_KEY", ""),
         server_name=said.server_name or environ.get("CONSUL_TLS_SERVER_NAME", ""),
-        dc=said.dc,
         token=token,
         token_file=token_file,
     )
@@ -89,6 +95,20 @@ def refuse_token(url: SourceUrl) -> None:
     if any(name == "token" for name, _ in url.query):
         shown = url.shown.partition("?")[0]
         raise ValueError(f"{shown}: a token is not for a URL, which logs show (token-file=FILE)")
+
+
+def read_token(place: Place) -> str:
+    """The token of now, "" for none; its file is read anew, as tokens are exchanged. ValueError where it holds none."""
+    if not place.token_file:
+        return place.token
+    try:
+        token = Path(place.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise ValueError(f"token-file={place.token_file}: {reason}") from None
+    if not is_token(token):
+        raise ValueError(f"token-file={place.token_file}: holds no token")
+    return token
 
 
 def is_token(text: str) -> bool:

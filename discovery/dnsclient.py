@@ -42,7 +42,9 @@ TRY = 2.0  # seconds for one server; most answer in 50 ms, and a resolver that m
 # Bytes that an answer by UDP may have. Servers that mind fragments stay below it by themselves; Consul is one that
 # leaves out what does not fit and does not say so.
 PAYLOAD = 4096
-QUESTIONS = 32  # at once, for the addresses of targets; each has a socket
+# At once, for the addresses of the targets of one name; each has a socket. Names do not share them: one with a thousand
+# targets at a server that is slow, as any stranger can have it, must not keep the others from being asked for.
+QUESTIONS = 16
 
 
 class LookupFailed(Exception):
@@ -78,7 +80,6 @@ class Client:
         self.tcp = tcp
         self.types = types
         self.clock = clock
-        self.pool = Pool(QUESTIONS)
         self.best: Place | None = None  # who answered last
 
     def services(self, name: str) -> Found:
@@ -112,7 +113,7 @@ class Client:
                 return error
 
         answers = {}
-        for question, answer in zip(questions, self.pool.map(ask, questions), strict=True):
+        for question, answer in zip(questions, Pool(QUESTIONS).map(ask, questions), strict=True):
             if isinstance(answer, LookupFailed):
                 raise answer
             answers[question] = answer

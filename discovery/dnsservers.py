@@ -70,10 +70,12 @@ class Servers:
     def _look(self) -> None:
         self.look_at = self.clock() + LOOK_EVERY  # first: who comes meanwhile takes what is known
         before, self.error = self.error, ""
-        found = self._places(self.named) if self.named else self._configured()
-        self.known = found[:MOST_SERVERS] or self.known
-        if not self.known:
-            self.look_at = self.clock() + LOOK_AGAIN
+        try:
+            found = self._places(self.named) if self.named else self._configured()
+            self.known = found[:MOST_SERVERS] or self.known
+        finally:  # who looks may be killed, as at a new start of the source
+            if not self.known:
+                self.look_at = self.clock() + LOOK_AGAIN
         if self.error and self.error != before:
             log.warning("dns: %s", self.error)
 

@@ -13,32 +13,24 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from discovery import consulplace
 from discovery.announcetarget import Accepts, NotAccepting, Registration, Trouble, log_joined, log_left
 from discovery.consulentry import BACKUP, KEY, LARGEST_WEIGHT, MODIFIER1, MODIFIER2
-from discovery.consulplace import TAG, is_token, place_of, refuse_token, word
+from discovery.consulplace import TAG, Access, place_of, read_token, refuse_token, word
 from discovery.httpjson import HttpJson, Refused, tls_of
 from discovery.ownaddress import own_address
 from router.address import HostName, Unix, parse_node
 from router.url import parse_url, read_settings, setting
-from router.values import file_name, flag
 
 UNKNOWN = (404, 500)  # what an agent says of a service that it does not have; older ones say the latter
 LEAST_DEREGISTER = 60  # seconds; Consul takes no less
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the URL of an agent may say behind its `?`; of the agent the same as the source `consul`."""
+class Settings(Access):
+    """What the URL of an agent may say behind its `?`: of the agent the same as that of the source `consul`."""
 
     service: str = setting("", word, "NAME", "name of the service (default: the key, with - for what is not legal)")
     tag: str = setting(TAG, word, "TAG", "tag of the service")
-    token_file: str = setting("", file_name, "FILE", "the ACL token; else CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN")
-    tls: bool = setting(False, flag, "BOOL", "speak HTTPS, to port 8501 by default; any of the next four means it, too")
-    ca: str = setting("", file_name, "FILE", "who signs the agent's certificate; else CONSUL_CACERT")
-    cert: str = setting("", file_name, "FILE", "our certificate; else CONSUL_CLIENT_CERT")
-    key: str = setting("", file_name, "FILE", "its key; else CONSUL_CLIENT_KEY")
-    server_name: str = setting("", word, "NAME", "the name in the agent's certificate; else CONSUL_TLS_SERVER_NAME")
 
 
 class ToConsul:
@@ -48,9 +40,7 @@ class ToConsul:
         url = parse_url(text)
         refuse_token(url)
         self.settings = ours = read_settings(url, Settings)
-        same = ("token_file", "tls", "ca", "cert", "key", "server_name")
-        asked = consulplace.Settings(**{name: getattr(ours, name) for name in same})
-        self.place = there = place_of(url, asked, os.environ)
+        self.place = there = place_of(url, ours, os.environ)
         if isinstance(parse_node(said.address), Unix):
             raise url.wrong(f"Consul knows no unix sockets ({said.address})")
         for key in said.keys:
@@ -143,16 +133,10 @@ class ToConsul:
         self._http.call("PUT", path, body, self._headers())
 
     def _headers(self) -> dict[str, str]:
-        """The token's file is read anew each time: tokens are exchanged."""
-        token = self.place.token
-        if file := self.place.token_file:
-            try:
-                with open(file, encoding="utf-8") as opened:
-                    token = opened.read().strip()
-            except (OSError, UnicodeError) as error:
-                raise Trouble(f"token-file={file}: {getattr(error, 'strerror', None) or 'no text'}") from None
-            if not is_token(token):
-                raise Trouble(f"token-file={file}: holds no token")
+        try:
+            token = read_token(self.place)
+        except ValueError as error:
+            raise Trouble(str(error)) from None
         return {"X-Consul-Token": token} if token else {}
 
 

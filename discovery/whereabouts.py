@@ -18,6 +18,7 @@ from dns.resolver import Resolver
 from gevent.event import Event
 
 from router.address import AddressError, HostName, Inet, Unix, name_of, parse_local
+from router.key import is_host
 
 Place = Inet | Unix
 Look = Callable[[], Sequence[Place]]
@@ -56,7 +57,7 @@ class Whereabouts:
         """One lookup."""
         try:
             found = tuple(dict.fromkeys(self.look()))
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # whatever a strange answer does to us, later ones may do better
             self.error = getattr(error, "strerror", None) or str(error)
         else:
             self.error = "" if found else "no address is known"
@@ -116,15 +117,15 @@ def of_name(host: str, port: int) -> list[Place]:
 
 
 def of_service(name: str) -> list[Place]:
-    """All addresses of all targets of a service name (SRV)."""
-    resolver = Resolver()  # reads /etc/resolv.conf afresh
-    resolver.lifetime = SRV_LIFETIME
+    """All addresses of all targets of a service name (SRV), but of those that are no host names, as `.` is none."""
     try:
+        resolver = Resolver()  # reads /etc/resolv.conf afresh
+        resolver.lifetime = SRV_LIFETIME
         answer = resolver.resolve(name, "SRV", search=False)
     except DNSException as error:
         raise OSError(f"cannot resolve {name}: {' '.join(str(error).split())}") from None
     targets = [(record.target.to_text(omit_final_dot=True), record.port) for record in answer]
-    return list(of_hosts((host, port) for host, port in targets if host and port)())
+    return list(of_hosts((host, port) for host, port in targets if is_host(host) and port)())
 
 
 def shown(place: Place) -> str:

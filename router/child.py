@@ -30,6 +30,7 @@ log = logging.getLogger("gfrouter")
 SET_NODES = 1000  # in one message: a router takes them in within 15 ms, which requests can wait
 SET_PAUSE = 0.001  # seconds between two such; a wait of nothing would leave sockets unserved
 UNSENT_KEYS = 100_000  # that changed and were not read; about 20 MB
+STUCK = 5.0  # seconds without reading, after which so many are too many; all sources may say theirs in one go
 
 
 def deaf() -> None:
@@ -76,6 +77,8 @@ class Child:
         slot.fill(self.pid, time(), cheap=options.cheap)
         self.news = gevent.event.Event()
         self.told = False  # has it got the table?
+        self.sending_since: float | None = None  # monotonic seconds; None while it has read all that was sent
+        self.killed = False
         self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
         self.health: dict[str, None] = {}  # addresses whose state to send
         self.unknown: dict[str, None] = {}  # keys that it has asked for and nobody serves
@@ -92,8 +95,9 @@ class Child:
             self.keys.setdefault(change.key, {}).update(left)
             self.health.update(left)  # one that is back, here or under another key, is in turn again
             self.news.set()
-            if len(self.keys) > UNSENT_KEYS:
+            if len(self.keys) > UNSENT_KEYS and self._is_stuck() and not self.killed:
                 log.error("uWSGI fastrouter (pid: %d) has not read %d changes: killed", self.pid, len(self.keys))
+                self.killed = True
                 self.process.kill()
 
     def note_health(self, address: str) -> None:
@@ -140,16 +144,25 @@ class Child:
             self.process.kill()
 
     def write(self) -> None:
-        self.pair.sendall(encode(self.hello))
+        self._send(self.hello)
         self.told = True  # from here on changes are noted, so nothing falls between the table and the first of them
-        self.pair.sendall(encode(self._whole_table()))
+        self._send(self._whole_table())
         while True:
             self.news.wait()
             self.news.clear()
-            self.pair.sendall(encode(self._news()))
+            self._send(self._news())
             if self.keys:
                 self.news.set()
                 gevent.sleep(SET_PAUSE)
+
+    def _send(self, message: Message) -> None:
+        data = encode(message)
+        self.sending_since = monotonic()
+        self.pair.sendall(data)
+        self.sending_since = None
+
+    def _is_stuck(self) -> bool:
+        return self.sending_since is not None and monotonic() - self.sending_since >= STUCK
 
     def _whole_table(self) -> Message:
         table = self.table
@@ -161,12 +174,15 @@ class Child:
         table = self.table
         keys = self._next_keys()
         health: dict[str, None] = {}
-        if not self.keys:  # what is out or in turn must be there before that is said of it
-            health, self.health = self.health, {}
-        unknown, self.unknown = self.unknown, {}
         message, self.orders = self.orders, {}
+        if self.keys:
+            if "warming" in message:  # whoever waits for a key that is still to come must not be refused
+                self.orders["warming"] = message.pop("warming")
+        else:  # what is out or in turn must be there before that is said of it
+            health, self.health = self.health, {}
+        unknown, self.unknown = [key for key in self.unknown if key not in table.pools], {}
         if unknown:
-            message["unknown"] = list(unknown)
+            message["unknown"] = unknown
         if keys:
             message["set"] = [[key, list(map(pack_node, table.nodes(key))), list(left)] for key, left in keys.items()]
         for name, out in (("out", True), ("live", False)):

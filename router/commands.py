@@ -59,5 +59,5 @@ def help_text(width: int = 80) -> str:
 def _summary(entry: EntryPoint) -> str:
     try:
         return (entry.load().__doc__ or "").strip().partition("\n")[0]
-    except ImportError as error:
+    except Exception as error:  # whatever a third party's module does when it is imported, there is help
         return f"(cannot be loaded: {error})"

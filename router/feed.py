@@ -16,6 +16,7 @@ from router.address import AddressError, HostName, parse_node
 from router.asked import Asked
 from router.endpoint import LIVE
 from router.node import Node
+from router.uwsgi import printable
 
 if TYPE_CHECKING:
     from router.table import Table
@@ -30,8 +31,8 @@ class Feed:
     """A slice of `table`. Keys are text.
 
     No verb but `wanted` blocks. What the caller passes must not be changed by it afterwards. A node whose address
-    nobody could connect to, or one too many, is dropped, counted and logged; it costs neither the other nodes nor an
-    exception.
+    nobody could connect to, or whose key is no text, or one too many, is dropped, counted and logged; it costs neither
+    the other nodes nor an exception.
     """
 
     def __init__(self, table: Table, source: str, max_keys: int, max_nodes: int) -> None:
@@ -53,9 +54,8 @@ class Feed:
 
     def set(self, key: str, nodes: Iterable[Node]) -> None:
         """`nodes` are all that this source knows of `key`; none means that it has none for certain."""
-        self.progress(key)
-        self._store(key, nodes)
-        self._table.on_answer(self, key)
+        self._take(key, nodes)
+        self._table.on_answer(self, key)  # when the table has them: an answer without a node ends the wait for one
 
     def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
         """The same for every key at once: what is not named is gone. After it the source has spoken."""
@@ -103,7 +103,7 @@ class Feed:
     def fail(self, error: object, key: str | None = None) -> None:
         """The source cannot see (this key). Its nodes stay in service as they are."""
         self.errors += 1
-        self.last_error = text = str(error) or type(error).__name__
+        self.last_error = text = printable(str(error)) or type(error).__name__
         if key is None:
             self.error = text
         else:
@@ -126,7 +126,7 @@ class Feed:
         self.rejected[reason] = count = before + times
         if not before or len(str(count)) > len(str(before)):  # the first one, then whenever there is a digit more
             again = f" ({count} of this kind so far)" if count > 1 else ""
-            log.warning("%s: dropped, %s%s%s", self.source, reason, detail and f": {detail}", again)
+            log.warning("%s: dropped, %s%s%s", self.source, reason, detail and f": {printable(detail)}", again)
 
     def progress(self, key: str | None = None) -> None:
         """The source can see (this key). Every verb but `fail` and `reject` says so."""
@@ -138,13 +138,25 @@ class Feed:
     def _admits(self, key: str, address: str, said: Mapping[str, Node]) -> bool:
         """Whether `key`, of which `said` is kept so far, may have a node at `address`."""
         table = self._table
-        if not said and key not in self.slices and len(self.slices) >= self.max_keys:
-            self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
-        elif self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
+        if not said and key not in self.slices and not self._admits_key(key):
+            return False
+        if self.size + len(said) - len(self.slices.get(key, ())) >= self.max_nodes:
             self.reject("too many nodes", f"{self.max_nodes} are kept, and {address!r} would be one more")
         else:
             return address in table.endpoints or address in table.names or self._admits_address(address)
         return False
+
+    def _admits_key(self, key: str) -> bool:
+        """The same of a key that is new to this feed."""
+        if len(self.slices) >= self.max_keys:
+            self.reject("too many keys", f"{self.max_keys} are kept, and {key!r} would be one more")
+            return False
+        try:
+            key.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # as a JSON text may be; no request can have it, and no reader of the stats
+            self.reject("bad key", f"{key!r} is no text")
+            return False
+        return True
 
     def _admits_address(self, address: str) -> bool:
         """The same of an address that is new to the table."""
@@ -164,6 +176,10 @@ class Feed:
         else:
             table.expect_name(address)  # now, as one verb may bring many; it is used as soon as they are in
         return True
+
+    def _take(self, key: str, nodes: Iterable[Node]) -> None:
+        self.progress(key)
+        self._store(key, nodes)
 
     def _store(self, key: str, nodes: Iterable[Node]) -> None:
         before = self.slices.get(key, NOTHING)

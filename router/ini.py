@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from router.url import without_password
 from router.uwsgi import printable
 
 # A file beyond these is no configuration, but a log or a device named by mistake.
@@ -126,8 +127,8 @@ def unescaped(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A text for one line of a message: control characters escaped, the middle of a long one left out."""
-    clean = printable(text)
+    """A text for one line of a message: control characters escaped, no password, the middle of a long one left out."""
+    clean = printable(without_password(text))
     if len(clean) <= SHOWN_CHARS:
         return clean
     return f"{clean[: SHOWN_CHARS - 15]}...{clean[-12:]}"

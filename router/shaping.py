@@ -5,8 +5,9 @@ is what the table merges. A verb notes the places that it has touched (a place i
 when it is done each of them is judged once, by all that is said then.
 
 Invariants: a place is shown if it is said by a key that is not hidden, or if it is held back. What is held back is said
-no more, and nothing is held back while the source says `min_nodes` nodes or more. What is hidden is shown again as soon
-as the source can see again. A source without these settings has a plain feed and pays for none of this.
+no more; it is `max_nodes` places at most, and none while the source says `min_nodes` nodes or more. What is hidden is
+shown again as soon as the source can see again. A source without these settings has a plain feed and pays for none of
+this.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ class ShapedFeed(Feed):
 
     # The verbs, each judged as a whole.
 
-    def set(self, key: str, nodes: Iterable[Node]) -> None:
+    def _take(self, key: str, nodes: Iterable[Node]) -> None:  # of `set`
         with self._verb():
-            super().set(key, nodes)
+            super()._take(key, nodes)
 
     def replace(self, pools: Mapping[str, Iterable[Node]]) -> None:
         with self._verb():
@@ -194,7 +195,7 @@ class ShapedFeed(Feed):
             self.shown.setdefault(key, {})[address] = node
             self.held.pop(place, None)
         elif address in self.shown.get(key, ()):
-            if hold:
+            if hold and (place in self.held or len(self.held) < self.max_nodes):
                 self.held[place] = None
                 return True
             del self.shown[key][address]

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from greenlet import GreenletExit
 
+from router.uwsgi import printable
+
 if TYPE_CHECKING:
     from router.feed import Feed
 
@@ -115,4 +117,4 @@ def wait_before(attempt: int, random: Callable[[], float] = random) -> float:
 
 def describe(error: BaseException) -> str:
     """One line: `ConnectionRefusedError: [Errno 111] Connection refused`."""
-    return " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+    return printable(" ".join(f"{type(error).__name__}: {error}".rstrip(": ").split()))

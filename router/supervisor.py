@@ -96,6 +96,7 @@ class Supervisor:
         self.stopping = gevent.event.Event()
         self.stats_listener = stats_listener
         self.admin_listener = admin_listener
+        self.addresses_by_use = self._addresses_by_use()  # now: a stop closes the listeners, and may take a while
         self.began = monotonic()
 
     # Life.
@@ -252,7 +253,7 @@ class Supervisor:
             self.table,
             self.slots,
             sources=[source.row() for source in self.sources],
-            addresses=self.addresses_by_use(),
+            addresses=self.addresses_by_use,
             on_demand=[one.name for one in self.sources if is_on_demand(one.source)],
             stand_ins=stand_ins(self.options),
             pid=os.getpid(),
@@ -262,7 +263,7 @@ class Supervisor:
             wall=time(),
         )
 
-    def addresses_by_use(self) -> dict[str, list[str]]:
+    def _addresses_by_use(self) -> dict[str, list[str]]:
         listen = [net.bound_name(listener) for listener in self.listeners[0]]
         servers = {"stats": self.stats_listener, "admin": self.admin_listener}
         return {

@@ -55,7 +55,7 @@ class TellingFeed(Feed):
         super().reject(reason, detail, times)
 
     def progress(self, key: str | None = None) -> None:
-        if key is not None and sys._getframe(1).f_code.co_name != "set":
+        if key is not None and sys._getframe(1).f_code.co_name != "_take":  # of `set`
             tell("progress", key)
         super().progress(key)
 

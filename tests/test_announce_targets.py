@@ -5,9 +5,13 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import dns.rrset
 import pytest
+from dns.exception import DNSException
 
+from discovery import whereabouts
 from discovery.announcement import parse_announcement
 from discovery.announcetarget import Announcer, NotAccepting, Registration, Trouble
 from discovery.httpjson import HttpJson
@@ -168,6 +172,36 @@ def test_a_lookup_that_fails_keeps_what_the_last_one_gave() -> None:
     ):  # fmt: skip
         where.turn()
         assert (where.now(), where.error) == ((place(f"{host}:1"),), error)
+
+
+def test_a_fault_of_ours_ends_no_lookups() -> None:
+    looks: list[Sequence[Place]] = [[place("127.0.0.1:1")]]
+    where = Whereabouts(looks.pop, 10)
+    for error in "", "pop from empty list":
+        where.turn()
+        assert (where.now(), where.error) == ((place("127.0.0.1:1"),), error)
+
+
+def test_a_resolv_conf_without_servers_is_a_lookup_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_resolver() -> None:
+        raise DNSException("cannot open /etc/resolv.conf")  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(whereabouts, "Resolver", no_resolver)
+    with pytest.raises(OSError, match=r"^cannot resolve _a._udp.lan: cannot open /etc/resolv.conf$"):
+        router_at("_a._udp.lan", 2626)()
+
+
+def test_a_target_of_a_service_that_is_no_host_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whereabouts, "Resolver", Scripted)
+    assert {found.sockaddr[1] for found in router_at("_a._udp.lan", 2626)()} == {4}
+
+
+class Scripted:
+    """A resolver in whose answer two targets are none."""
+
+    def resolve(self, _name: str, _type: str, **_: Any) -> dns.rrset.RRset:
+        texts = ("0 0 1 .", "0 0 2 a\\032b.lan.", "0 0 4 localhost.")
+        return dns.rrset.from_text_list("_a._udp.lan.", 60, "IN", "SRV", texts)
 
 
 @pytest.mark.parametrize(

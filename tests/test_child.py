@@ -1,5 +1,6 @@
 """What a router has yet to be told: one message for all that is news, whatever happened since it last read."""
 
+from time import monotonic
 from typing import Any
 
 import gevent.event
@@ -25,11 +26,13 @@ class Unread(Child):
         self.unknown = {}
         self.orders = {}
         self.pid = 7
-        self.killed = 0
+        self.sending_since = None
+        self.killed = False
+        self.kills = 0
         self.process = self  # type: ignore[assignment]  # `kill` is all that is asked of it
 
     def kill(self) -> None:
-        self.killed += 1
+        self.kills += 1
 
     def message(self) -> dict[str, Any]:
         return self._news()
@@ -101,15 +104,18 @@ def test_before_the_table_was_sent_nothing_is_noted(unread: Unread) -> None:
     assert unread.message() == {}
 
 
-def test_one_that_reads_nothing_while_everything_changes_is_killed(
-    unread: Unread, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("reads", "kills"), [(True, 0), (False, 1)])
+def test_one_that_reads_nothing_while_everything_changes_is_killed_once(
+    unread: Unread, monkeypatch: pytest.MonkeyPatch, reads: bool, kills: int
 ) -> None:
     monkeypatch.setattr(child, "UNSENT_KEYS", 10)
+    unread.sending_since = None if reads else monotonic() - child.STUCK
     for number in range(10):
         unread.note_change(Change(f"{number}.com", "subscription"))
-    assert unread.killed == 0
-    unread.note_change(Change("one.more", "subscription"))
-    assert unread.killed == 1
+    assert unread.kills == 0
+    for key in ("one.more", "and.another"):
+        unread.note_change(Change(key, "subscription"))
+    assert unread.kills == kills
 
 
 def test_a_huge_change_is_told_in_messages_that_a_router_takes_in_soon_and_health_last(unread: Unread) -> None:
@@ -132,3 +138,24 @@ def test_a_key_of_more_nodes_than_a_message_has_goes_whole(unread: Unread) -> No
     (first,) = unread.message()["set"]
     assert (first[0], len(first[1])) == ("foo.com", count)
     assert [key for key, _, _ in unread.message()["set"]] == ["bar.com"]
+
+
+def test_warming_ends_when_all_keys_of_a_huge_change_are_told(unread: Unread) -> None:
+    """A request that waits for a key of the last message must not be refused by the first."""
+    unread.feed.replace({f"{n}.com": [Node(":1"), Node(":2")] for n in range(child.SET_NODES)})
+    unread.order(warming=0, count=1)
+    messages = [unread.message()]
+    while unread.keys:
+        messages.append(unread.message())
+    assert [("warming" in message, "count" in message) for message in messages] == [
+        (False, True),
+        *[(False, False)] * (len(messages) - 2),
+        (True, False),
+    ]
+
+
+def test_a_key_that_is_known_by_now_is_not_told_as_unknown(unread: Unread) -> None:
+    unread.note_unknown("foo.com")
+    unread.note_unknown("bar.com")
+    unread.feed.announce("foo.com", Node(":1"))
+    assert unread.message()["unknown"] == ["bar.com"]

@@ -172,6 +172,31 @@ def test_no_check_at_all_is_a_token_that_sees_nothing(agent: ScriptedAgent) -> N
         assert [verb[0] for verb in told.verbs] == ["raised"] * len(told.verbs)
 
 
+@pytest.mark.parametrize("path", [CATALOG, f"{SERVICE}app"])
+def test_a_token_that_loses_its_rights_takes_nobody_away(agent: ScriptedAgent, path: str) -> None:
+    """What may not be seen is left out of an answer; older agents do not say so."""
+    agent.still.add(CHECKS)  # of which nothing is heard meanwhile
+    with Told(agent, reread=0.5) as told:
+        told.hear("replace")
+        told.since()
+        agent.answers |= {CHECKS: b"[]", path: b"{}" if path == CATALOG else b"[]"}
+        agent.moved()
+        told.hear("raised", f"{CHECKS}: no check at all; the token lacks node:read, or no server is there yet")
+        assert not [verb for verb in told.verbs if verb[0] == "replace" or (verb[0] == "set" and not verb[2])]
+
+
+def test_a_service_that_could_never_be_read_fails_no_longer_when_it_is_gone(agent: ScriptedAgent) -> None:
+    with Told(agent) as told:
+        told.hear("replace")
+        agent.answers[f"{SERVICE}new"] = 500
+        change(agent, new=[entry("10.0.0.3:3")])
+        told.hear("fail", None, "new")
+        told.since()
+        del agent.services["new"]
+        agent.moved()
+        told.hear("progress", "new")
+
+
 def test_an_index_that_falls(agent: ScriptedAgent) -> None:
     with Told(agent) as told:
         told.hear("replace")

@@ -158,11 +158,11 @@ class TestToken:
     @pytest.mark.parametrize("text", ["", "\n", f"{TOKEN}\n{TOKEN}", f"{TOKEN} x", "ü" + TOKEN, "x" * 5000])
     def test_a_file_without_a_token(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "token").write_text(text)
-        with pytest.raises(AgentError, match=f"^token-file {tmp_path}/token: holds no token$"):
+        with pytest.raises(AgentError, match=f"^token-file={tmp_path}/token: holds no token$"):
             agent(1, token_file=str(tmp_path / "token"))
 
     def test_a_file_that_is_not_there(self) -> None:
-        with pytest.raises(AgentError, match=r"^token-file /none/token: No such file or directory$"):
+        with pytest.raises(AgentError, match=r"^token-file=/none/token: No such file or directory$"):
             agent(1, token_file="/none/token")
 
 
@@ -200,3 +200,17 @@ class TestWatch:
             assert [answer.data for answer in itertools.islice(answers, 3)] == [[], [], []]
         asking.close()
         assert len(waits) == 2 and all(0 < wait <= 0.1 for wait in waits)
+
+    def test_what_takes_long_to_take_in_takes_half_of_the_time_at_most(self, server: ScriptedAgent) -> None:
+        asking = agent(server.port)
+        answers = asking.watch(PATH, 0.1)
+        with pytest.MonkeyPatch.context() as patch:
+            now, waits = 1000.0, list[float]()
+            patch.setattr(consulagent, "monotonic", lambda: now)
+            patch.setattr("gevent.sleep", waits.append)
+            next(answers)
+            now += 3.0
+            server.moved()
+            next(answers)
+        asking.close()
+        assert waits == [3.0]

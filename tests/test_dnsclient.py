@@ -3,11 +3,15 @@
 import time
 from collections.abc import Iterator
 
+import dns.message
 import dns.rcode
+import gevent
 import pytest
 from dns.rdatatype import RdataType
+from gevent.event import Event
 
 from discovery import dnsclient
+from discovery.dnsanswer import Question
 from discovery.dnsclient import Client, LookupFailed, Unreachable
 from discovery.dnsservers import Place
 from dns_server import (
@@ -221,3 +225,28 @@ def test_a_lookup_is_over_in_time(server: ScriptedDns, monkeypatch: pytest.Monke
 def test_a_packet_that_is_lost_is_sent_again(server: ScriptedDns) -> None:
     server.says[SRV] = lambda query, tcp: WHOLE(query, tcp) if server.asked[SRV] > 1 else None
     assert places(client(server).services(NAME)) == ["127.0.0.1:3031"]
+
+
+def test_a_name_with_many_targets_at_a_slow_server_holds_up_no_other_name(
+    server: ScriptedDns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, answers = client(server), Event()
+    exchange = asking._exchange
+
+    def held_back(question: Question, place: Place, seconds: float) -> dns.message.Message:
+        if question[0].to_text().startswith("slow"):
+            answers.wait()
+        return exchange(question, place, seconds)
+
+    monkeypatch.setattr(asking, "_exchange", held_back)
+    server.says[SRV] = records(*(f"10 1 3031 slow{n}.foo.com." for n in range(100)))
+    server.says["b.foo.com A"] = records("127.0.0.2")
+    many = gevent.spawn(asking.services, NAME)
+    gevent.sleep(0)
+    try:
+        with gevent.Timeout(10):
+            assert places(asking.addresses("b.foo.com", 1)) == ["127.0.0.2:1"]
+        assert not many.ready()
+    finally:
+        answers.set()
+        many.kill()

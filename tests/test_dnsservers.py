@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from greenlet import GreenletExit
 
 from discovery.dnsservers import LOOK_AGAIN, LOOK_EVERY, MOST_SERVERS, Place, Servers
 
@@ -111,6 +112,24 @@ def test_a_resolv_conf_without_servers_is_told_and_read_again_soon(
     assert error in caplog.text
     caplog.clear()
     file.write_text("nameserver 10.0.0.1\n")
+    names.now += LOOK_AGAIN
+    assert servers() == [Place("10.0.0.1", 53)]
+
+
+def test_a_first_look_that_is_cut_short_is_made_again_soon() -> None:
+    """The source's greenlets are killed when it is run afresh."""
+    names = Names()
+    names.says["dns.lan"] = [("10.0.0.1", 53)]
+    looks = iter([GreenletExit, None])
+
+    def lookup(host: str, port: int, **more: Any) -> list[Any]:
+        if (end := next(looks)) is not None:
+            raise end
+        return names.lookup(host, port, **more)
+
+    servers = Servers([("dns.lan", 53)], clock=names.clock, lookup=lookup)
+    with pytest.raises(GreenletExit):
+        servers()
     names.now += LOOK_AGAIN
     assert servers() == [Place("10.0.0.1", 53)]
 

@@ -18,7 +18,7 @@ from clients import announce, ask, request
 from router.ask import NoAnswer
 from router.ask import ask as ask_admin
 from router.status import lookup, status
-from scripted import HELLO, ScriptedNode, connect, listen, wait_for
+from scripted import HELLO, ScriptedNode, connect, hang, listen, wait_for
 from servers import FASTROUTER, FORMS, Router, free_address, needs_namespaces, router_command
 
 pytestmark = pytest.mark.skipif(FASTROUTER, reason="the real fastrouter has no admin API")
@@ -105,6 +105,22 @@ def test_a_node_that_fails_is_out_until_its_time_is_up() -> None:
         assert (found["outcome"], found["nodes"][0]["next"]) == ("no node", False)
 
 
+def test_a_router_that_stops_still_says_what_it_waits_for() -> None:
+    admin = free_address()
+    with Router(admin=admin, drain_timeout=60) as router, ScriptedNode(hang) as node:
+        announce(router.subscriptions, "foo.com", node.address)
+        router.wait_for_nodes("foo.com", 1)
+        with connect(router.address) as client:
+            client.sendall(GET)
+            wait_for(lambda: node.connections, "the request")
+            router.send_signal(signal.SIGTERM)
+            wait_for(lambda: router.line("stopping after what is in flight"), "the stop")
+            said = ask_admin(admin, "status")
+            assert (said["addresses"]["listen"], said["in_flight"]) == ([router.address], 1)
+            router.send_signal(signal.SIGTERM)
+            router.wait()
+
+
 def test_where_no_router_is_a_client_says_where_it_looked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     place = str(tmp_path / "admin.sock")
     for command in (["status"], ["lookup", "foo.com"]):
@@ -142,7 +158,9 @@ def test_the_socket_is_for_this_user_alone_whatever_the_others_are(tmp_path: Pat
 def test_an_address_that_was_given_and_cannot_be_bound_stops_the_start(tmp_path: Path) -> None:
     with contextlib.closing(listen("127.0.0.1:0")) as taken:
         admin = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, _, errors = gfrouter("--listen", free_address(), "--admin", admin)
+        code, _, errors = gfrouter(
+            "--listen", free_address(), "--subscription-server", free_address(), "--admin", admin
+        )
     assert code == 1
     assert f"cannot bind '{admin}': the address is in use by another socket" in errors
 

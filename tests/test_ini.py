@@ -245,3 +245,11 @@ def test_a_line_without_its_equals_sign_is_named_and_no_default_takes_its_place(
     with pytest.raises(OptionsError) as caught:
         load([str(ini)], {})
     assert str(caught.value) == f"{ini}:3: {line}: no = between name and value"
+
+
+@pytest.mark.parametrize("url", ["etcd:/me:secret@h", "etcd://me:secret$(x)@h"])
+def test_a_setting_that_is_wrong_is_shown_without_its_password(url: str) -> None:
+    for words, environ in (["--discovery", url], {}), ([], {"GFROUTER_DISCOVERY": url}):
+        with pytest.raises(OptionsError) as caught:
+            load(words, environ)
+        assert "me:***@h" in str(caught.value) and "secret" not in str(caught.value)

@@ -14,6 +14,7 @@ from router.feed import Feed
 from router.lookups import ANY, HOSTS, NOBODY
 from router.node import Node
 from router.questions import GRACE, Questions, whom
+from router.shaping import ShapedFeed
 from router.table import Change, Table
 
 TIMEOUT = 3.0
@@ -105,6 +106,18 @@ def test_a_host_name_that_is_not_resolved_yet_may_still_become_a_node() -> None:
     assert asking.counts == {"asked": 1, "open": 1}
     asking.table.resolve(APP, ["127.0.0.1:3031"])
     assert (asking.counts, asking.unknown) == ({"asked": 1, "answered": 1}, [])
+
+
+def test_a_shaped_source_answers_with_its_nodes_too() -> None:
+    """Such a feed is merged when its verb is over; its answer must not come before its node."""
+    asking = Asking()
+    asking.feeds[0] = shaped = ShapedFeed(asking.table, "shaped", 10, 10, max_stale=60)
+    asking.table.feeds.insert(0, shaped)
+    asking.questions.feeds = [shaped]
+    asking.ask()
+    assert asking.wanted() == ["a"]
+    shaped.set("a", [Node(":1")])
+    assert (asking.unknown, asking.counts) == ([], {"asked": 1, "answered": 1})
 
 
 def test_a_host_name_that_does_not_resolve_is_no_node() -> None:

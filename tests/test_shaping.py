@@ -96,6 +96,13 @@ def test_a_mass_removal_is_held_back_until_the_source_says_as_many_again(
     ]
 
 
+def test_a_source_that_stays_below_the_least_has_no_more_held_back_than_it_may_say(table: Table) -> None:
+    feed = Common(min_nodes=9).feed(table, "told", max_keys=10, max_nodes=3)
+    for port in range(1, 10):
+        feed.set("foo.com", nodes(f":{port}"))
+    assert len(seen(table)["foo.com"]) == 4
+
+
 def test_what_is_exchanged_for_as_many_is_no_mass_removal(table: Table, caplog: pytest.LogCaptureFixture) -> None:
     feed = shaped(table, min_nodes=2)
     feed.replace({"foo.com": nodes(ONE, TWO)})

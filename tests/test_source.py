@@ -205,6 +205,21 @@ def test_one_line_says_who_failed_why_and_when_it_is_tried_again(
     ]
 
 
+def test_nothing_that_a_source_says_forges_a_line_or_steers_a_terminal(
+    feed: Feed, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(feed: Feed) -> None:
+        feed.reject("bad value", "one\ntwo\x1b[2J")
+        raise OSError("three\nfour\x1b[2J")
+
+    supervised(Scripted(run), feed, time)
+    assert caplog.messages == [
+        r"scripted: dropped, bad value: one\ntwo\x1b[2J",
+        r"scripted: OSError: three four\x1b[2J; trying again in 1.0 s",
+    ]
+    assert feed.error == feed.last_error == r"three\nfour\x1b[2J"
+
+
 def test_the_traceback_is_there_for_whoever_debugs(feed: Feed, time: Time, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "gfrouter"):
         supervised(Scripted(refused), feed, time)

@@ -424,6 +424,18 @@ def test_nodes_beyond_the_limits_are_dropped_and_known_ones_are_not(
     assert feed.announce("baz.com", Node(TWO)), "room again"
 
 
+def test_a_key_that_is_no_text_is_dropped_and_one_of_any_bytes_is_not(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """JSON can write half of a character; whoever reads the stats could not be told of it."""
+    feed = recorded.table.feed("json-url")
+    feed.replace({key: [Node(ONE)] for key in ("\ud800", "\udcff", "é")})
+    assert list(recorded.table.pools) == ["\udcff", "é"]
+    assert not feed.announce("\udc00", Node(ONE))
+    assert caplog.messages == [r"json-url: dropped, bad key: '\ud800' is no text"]
+    assert feed.rejected == {"bad key": 2}
+
+
 def test_limits_are_each_sources_own(recorded: Recorded) -> None:
     first, second = recorded.table.feed("consul", 1, 1), recorded.table.feed("dns", 1, 1)
     assert first.announce("foo.com", Node(ONE)) and second.announce("bar.com", Node(TWO))

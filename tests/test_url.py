@@ -1,5 +1,6 @@
 """The URLs of sources: taken apart, and their settings read."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -43,6 +44,32 @@ def test_a_password_is_in_no_message() -> None:
     with pytest.raises(ValueError, match=r"^etcd://me:\*\*\*@a:1/\?wait=x: wait=x: not a whole number") as caught:
         read_settings(url, Settings)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "etcd://me:secr@et@a:1/x:y?wait=1",
+        "etcd://m@e:secret@a",
+        "etcd://:secret@a",
+        "etcd://a/?password=secret&wait=1",
+        "etcd://a?wait=1&token=secret",
+        "etcd:/me:secret@a",
+        "etcd//me:secret@a",
+        "me:secret@a",
+    ],
+)
+def test_however_it_is_written_a_password_is_not_shown(text: str) -> None:
+    shown = without_password(text)
+    assert "***" in shown
+    assert not {"secr", "et", "secret"} & set(re.split(r"\W", shown))
+
+
+@pytest.mark.parametrize(
+    "text", ["udp://[::1]:2626", "unix://@name", "dns://a:53,[::1]:53/b?key=c:1", "etcd://a?password-file=/x&tls=yes"]
+)
+def test_what_holds_no_password_is_shown_as_it_is(text: str) -> None:
+    assert without_password(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "dns", "://a", "1x://a", "dns:/a", " dns://", "a b://"])
