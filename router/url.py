@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 T = TypeVar("T")
 
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*")
 _PARTS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://([^/?]*)([^?]*)(?:\?(.*))?", re.DOTALL)
 _SECRET = re.compile(r"(://[^/?@:]*):[^/?@]*@")
 LONGEST = 4096  # characters; beyond that it is no URL but a mistake
@@ -30,6 +31,14 @@ class Setting:
     read: Callable[[str], Any]
     metavar: str
     help: str
+
+
+class UnknownSetting(ValueError):
+    """The URL `shown` has a setting that is none of the `known` ones."""
+
+    def __init__(self, shown: str, name: str, known: Iterable[str]) -> None:
+        self.name, self.known = name, frozenset(known)
+        super().__init__(f"{shown}: setting {name!r} is not known (known: {', '.join(sorted(self.known)) or 'none'})")
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,11 @@ def parse_url(text: str) -> SourceUrl:
     )
 
 
+def url_of(word: str) -> str:
+    """The URL that NAME or a URL means, where it is one of them; else the word itself, which parse_url refuses."""
+    return f"{word}://" if _NAME.fullmatch(word) else word
+
+
 def without_password(text: str) -> str:
     return _SECRET.sub(r"\1:***@", text)
 
@@ -116,8 +130,7 @@ def read_settings(url: SourceUrl, table: type[T]) -> T:
     values: dict[str, Any] = {}
     for name, text in url.query:
         if name not in legal:
-            known = ", ".join(sorted(legal)) or "none"
-            raise url.wrong(f"setting {name!r} is not known (known: {known})")
+            raise UnknownSetting(url.shown, name, legal)
         try:
             value = legal[name].read(text)
         except ValueError as error:

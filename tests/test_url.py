@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.url import SourceUrl, parse_url, read_settings, setting, settings_of, split_settings, without_password
+from router.url import (
+    SourceUrl,
+    parse_url,
+    read_settings,
+    setting,
+    settings_of,
+    split_settings,
+    url_of,
+    without_password,
+)
 from router.values import whole
 
 
@@ -43,6 +52,10 @@ def test_a_password_is_in_no_message() -> None:
     with pytest.raises(ValueError, match=r"^etcd://me:\*\*\*@a:1/\?wait=x: wait=x: not a whole number") as caught:
         read_settings(url, Settings)
     assert "secret" not in str(caught.value)
+
+
+def test_a_word_that_is_no_name_is_refused_as_it_was_written() -> None:
+    assert [url_of("dns"), url_of("dns://a"), url_of("dns?min-ttl=5")] == ["dns://", "dns://a", "dns?min-ttl=5"]
 
 
 @pytest.mark.parametrize("text", ["", "dns", "://a", "1x://a", "dns:/a", " dns://", "a b://"])
