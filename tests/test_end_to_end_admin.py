@@ -128,7 +128,7 @@ def test_an_address_that_cannot_be_asked_is_named(admin: str, message: str) -> N
 
 
 def test_another_server_is_no_gfrouter(served: tuple[Router, str]) -> None:
-    with pytest.raises(NoAnswer, match="no gfrouter answers at"):
+    with pytest.raises(NoAnswer, match=r"is no gfrouter's admin API: it speaks no HTTP$"):
         ask_admin(served[0].stats_address, "status")
 
 
@@ -142,7 +142,9 @@ def test_the_socket_is_for_this_user_alone_whatever_the_others_are(tmp_path: Pat
 def test_an_address_that_was_given_and_cannot_be_bound_stops_the_start(tmp_path: Path) -> None:
     with contextlib.closing(listen("127.0.0.1:0")) as taken:
         admin = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, _, errors = gfrouter("--listen", free_address(), "--admin", admin)
+        code, _, errors = gfrouter(
+            "--listen", free_address(), "--subscription-server", free_address(), "--admin", admin
+        )
     assert code == 1
     assert f"cannot bind '{admin}': the address is in use by another socket" in errors
 
