@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*")
 _PARTS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://([^/?]*)([^?]*)(?:\?(.*))?", re.DOTALL)
-_SECRET = re.compile(r"(://[^/?@:]*):[^/?@]*@")
+# A password may hold an @, and whoever forgets a slash has written one all the same.
+_PASSWORD = re.compile(r"((?:^|[:/])[^/?:]*):[^/?]*@")
+_SECRET_SETTING = re.compile(r"([?&](?:password|token)=)[^&]*")  # no source has them, which is said with the URL
 LONGEST = 4096  # characters; beyond that it is no URL but a mistake
 
 
@@ -107,7 +109,8 @@ def url_of(word: str) -> str:
 
 
 def without_password(text: str) -> str:
-    return _SECRET.sub(r"\1:***@", text)
+    """The URL, or what was meant as one, as it may be shown."""
+    return _SECRET_SETTING.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def setting(default: T, read: Callable[[str], Any], metavar: str, help: str) -> T:

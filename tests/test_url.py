@@ -1,5 +1,6 @@
 """The URLs of sources: taken apart, and their settings read."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -54,8 +55,30 @@ def test_a_password_is_in_no_message() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_word_that_is_no_name_is_refused_as_it_was_written() -> None:
-    assert [url_of("dns"), url_of("dns://a"), url_of("dns?min-ttl=5")] == ["dns://", "dns://a", "dns?min-ttl=5"]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "etcd://me:secr@et@a:1/x:y?wait=1",
+        "etcd://m@e:secret@a",
+        "etcd://:secret@a",
+        "etcd://a/?password=secret&wait=1",
+        "etcd://a?wait=1&token=secret",
+        "etcd:/me:secret@a",
+        "etcd//me:secret@a",
+        "me:secret@a",
+    ],
+)
+def test_however_it_is_written_a_password_is_not_shown(text: str) -> None:
+    shown = without_password(text)
+    assert "***" in shown
+    assert not {"secr", "et", "secret"} & set(re.split(r"\W", shown))
+
+
+@pytest.mark.parametrize(
+    "text", ["udp://[::1]:2626", "unix://@name", "dns://a:53,[::1]:53/b?key=c:1", "etcd://a?password-file=/x&tls=yes"]
+)
+def test_what_holds_no_password_is_shown_as_it_is(text: str) -> None:
+    assert without_password(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "dns", "://a", "1x://a", "dns:/a", " dns://", "a b://"])
@@ -91,6 +114,10 @@ def test_the_settings_of_all_sources_are_taken_out() -> None:
     assert others == Others("q")
     assert rest.text == "x://a/b?wait=5&tag=c%26d"
     assert split_settings(parse_url("x://?name=q"), Others)[1].text == "x://"
+
+
+def test_a_word_that_is_no_name_is_refused_as_it_was_written() -> None:
+    assert [url_of("dns"), url_of("dns://a"), url_of("dns?min-ttl=5")] == ["dns://", "dns://a", "dns?min-ttl=5"]
 
 
 @given(
