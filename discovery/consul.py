@@ -39,7 +39,7 @@ from discovery.consulentry import (
     read_checks,
     read_service,
 )
-from discovery.consulplace import TAG, Settings, place_of, refuse_token
+from discovery.consulplace import TAG, Place, Settings, place_of, refuse_token
 from router.address import quoted
 from router.feed import Feed
 from router.node import Node
@@ -65,8 +65,8 @@ class Consul:
         parsed = parse_url(url)
         refuse_token(parsed)
         said = read_settings(parsed, Settings)
-        self.name = _name(parsed)
         self.place = replace(place_of(parsed, said, environ), dc=said.dc)
+        self.name = _name(parsed, self.place)
         self.services = frozenset(said.service)  # none: all with the tag
         self.wanted = Wanted(said.tag or ("" if said.service else TAG), said.warning)
         self.known: dict[str, Instances] = {}  # by service, as read last
@@ -85,11 +85,13 @@ class Consul:
         return service in self.services if self.services else self.wanted.tag in tags
 
 
-def _name(url: SourceUrl) -> str:
-    """The URL as far as it says what we take from where; of the files in it nobody wants to read in each line."""
-    place = url.shown.partition("?")[0].partition("://")[2]
+def _name(url: SourceUrl, agent: Place) -> str:
+    """What we take from where: of the URL's files nobody wants to read in each line, of an agent that only the
+    environment names everybody.
+    """
+    place = url.shown.partition("?")[0].partition("://")[2].strip("/") or f"{agent.host}:{agent.port}"
     what = "&".join(f"{name}={value}" for name, value in url.query if name in ("service", "tag", "dc", "warning"))
-    return "consul" + (f"@{place}" if place else "") + (f"?{what}" if what else "")
+    return f"consul@{place}" + (f"?{what}" if what else "")
 
 
 class _Run:

@@ -257,6 +257,7 @@ class Dns:
             feed.replace({key: each.nodes for key, each in self.names.items()})
         if self.unreachable:
             self.unreachable = None
+            log.info("%s: a server answers again", self.name)
             self._hurry()
 
     def _failed(self, feed: Feed, name: Name, error: Exception) -> None:

@@ -144,9 +144,7 @@ class Apart:
             result.wait(SILENT)
             if not result.ready():
                 late()
-        outcome = result.get()
-        assert outcome is not None  # it is ready
-        value, error = outcome
+        value, error = cast(tuple[T | None, Exception | None], result.get())
         if error is not None:
             raise error
         return cast(T, value)

@@ -56,7 +56,9 @@ def ask(address: str, path: str, query: Mapping[str, str] | None = None) -> Any:
     except (AddressError, ValueError) as error:
         raise NoAnswer(f"cannot ask at {where}: {getattr(error, 'reason', error)}") from None
     except (OSError, http.client.HTTPException) as error:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        why = getattr(error, "strerror", None) or type(error).__name__
+        if isinstance(error, http.client.HTTPException):
+            raise NoAnswer(f"what answers at {where} is no gfrouter's admin API: it speaks no HTTP") from None
         raise NoAnswer(f"no gfrouter answers at {where}: {why}; --admin ADDRESS names another place") from None
     finally:
         connection.close()

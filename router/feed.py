@@ -43,6 +43,7 @@ class Feed:
         self.shown = self.slices  # what the table merges; a shaped feed (shaping.py) shows something else
         self.size = 0  # nodes in all slices
         self.error: str | None = None  # why the source cannot see; None while it can
+        self.complained = False  # whether the log has it that the source cannot see, and not that it can again
         self.key_errors: dict[str, str] = {}  # the same for single keys
         self.errors = 0
         self.last_error = ""  # the latest of all, whatever has become of it
@@ -132,6 +133,9 @@ class Feed:
         """The source can see (this key). Every verb but `fail` and `reject` says so."""
         self.progressed += 1
         self.error = None
+        if self.complained:
+            self.complained = False
+            log.info("%s: can see again", self.source)
         if key is not None:
             self.key_errors.pop(key, None)
 

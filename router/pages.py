@@ -12,7 +12,7 @@ from router.uwsgi import printable
 Json = dict[str, Any]
 
 WIDTH = 80
-COLUMN = 30  # characters of a column at most; what is longer moves the rest of its line
+COLUMN = 30  # characters of a column at most; a first cell that is longer has a line for itself, others move the rest
 MOST_OUT = 10  # nodes that are out and are listed
 
 OUTCOMES = {
@@ -96,9 +96,12 @@ def _other_than(first: Json, said: Json) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Columns, each as wide as its widest cell but no wider than COLUMN."""
+    """Columns, each as wide as its widest cell but no wider than COLUMN. One text a row, of one line or two."""
     cells = [list(head), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [min(max(map(len, column)), COLUMN) for column in zip_longest(*cells, fillvalue="")]
+    for row in cells:
+        if len(row[0]) > COLUMN:
+            row[0] += "\n" + " " * widths[0]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 

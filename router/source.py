@@ -30,6 +30,11 @@ LONGEST_WAIT = 30.0  # the longest that an operator should wait to see his repai
 # Seconds. A source may have nothing to say for hours, so to have run this long counts as progress, too.
 STEADY = 60.0
 
+# A side that is down for days must not fill the log: what was said once is said again after so many seconds, and of a
+# source that fails in ever other ways, or works for a moment in between, MOST_LINES lines are written meanwhile.
+REMIND = 600.0
+MOST_LINES = 10
+
 # These end a greenlet or the process on purpose; nobody may live on through them. `gevent.Timeout` is a
 # BaseException as well, and is a trouble like any other.
 ENDINGS = (GreenletExit, KeyboardInterrupt, SystemExit)
@@ -88,6 +93,8 @@ def supervise(
     `sleep` takes seconds (`gevent.sleep`), `random` gives 0 up to 1, `clock` monotonic seconds.
     """
     failures = 0
+    told: list[str] = []  # since `telling`; "" stands for a trouble that was over
+    telling = clock()
     while True:
         began, progressed = clock(), feed.progressed
         try:
@@ -99,10 +106,16 @@ def supervise(
             error = trouble
         if feed.progressed != progressed or clock() - began >= STEADY:
             failures = 0
+            told = ["" for _ in told]
         failures += 1
         feed.fail(error)
         wait = wait_before(failures, random)
-        log.warning("%s: %s; trying again in %.1f s", feed.source, describe(error), wait)
+        if clock() - telling >= REMIND:
+            told, telling = [], clock()
+        if (text := describe(error)) not in told and len(told) < MOST_LINES:
+            told.append(text)
+            feed.complained = True
+            log.warning("%s: %s; trying again in %.1f s", feed.source, text, wait)
         log.debug("%s failed here:", feed.source, exc_info=error)
         with suppress(SourceStuck):  # meant for the run that is over
             sleep(wait)

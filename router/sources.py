@@ -18,7 +18,7 @@ from router.feed import Feed
 from router.shaping import ShapedFeed
 from router.source import Source
 from router.table import Table
-from router.url import parse_url, setting, split_settings
+from router.url import UnknownSetting, parse_url, setting, settings_of, split_settings, url_of
 from router.values import MAX_NODES, seconds, whole
 
 GROUP = "gfrouter.discovery"
@@ -101,13 +101,19 @@ def installed() -> list[EntryPoint]:
 
 def open_source(text: str) -> Opened:
     """The source that NAME or a URL means. ValueError that names what is wrong, and what is known."""
-    url = parse_url(text if "://" in text else f"{text}://")
+    url = parse_url(url_of(text))
     common, rest = split_settings(url, Common)
     try:
         rewrite = common.rewriter()
     except ValueError as error:
         raise url.wrong(str(error)) from None
-    source: Source = load_source(url.scheme)(rest.text)
+    make = load_source(url.scheme)
+    try:
+        source: Source = make(rest.text)
+    except UnknownSetting as error:
+        raise UnknownSetting(
+            url.shown, error.name, error.known.union(one.name for one in settings_of(Common))
+        ) from None
     if rewrite and getattr(source, "on_demand", False):
         raise url.wrong("key-match cannot be where clients' keys are asked for")
     return Opened(source, common, url.shown)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 T = TypeVar("T")
 
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*")
 _PARTS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://([^/?]*)([^?]*)(?:\?(.*))?", re.DOTALL)
 # A password may hold an @, and whoever forgets a slash has written one all the same.
 _PASSWORD = re.compile(r"((?:^|[:/])[^/?:]*):[^/?]*@")
@@ -32,6 +33,14 @@ class Setting:
     read: Callable[[str], Any]
     metavar: str
     help: str
+
+
+class UnknownSetting(ValueError):
+    """The URL `shown` has a setting that is none of the `known` ones."""
+
+    def __init__(self, shown: str, name: str, known: Iterable[str]) -> None:
+        self.name, self.known = name, frozenset(known)
+        super().__init__(f"{shown}: setting {name!r} is not known (known: {', '.join(sorted(self.known)) or 'none'})")
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,11 @@ def parse_url(text: str) -> SourceUrl:
     )
 
 
+def url_of(word: str) -> str:
+    """The URL that NAME or a URL means, where it is one of them; else the word itself, which parse_url refuses."""
+    return f"{word}://" if _NAME.fullmatch(word) else word
+
+
 def without_password(text: str) -> str:
     """The URL, or what was meant as one, as it may be shown."""
     return _SECRET_SETTING.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
@@ -119,8 +133,7 @@ def read_settings(url: SourceUrl, table: type[T]) -> T:
     values: dict[str, Any] = {}
     for name, text in url.query:
         if name not in legal:
-            known = ", ".join(sorted(legal)) or "none"
-            raise url.wrong(f"setting {name!r} is not known (known: {known})")
+            raise UnknownSetting(url.shown, name, legal)
         try:
             value = legal[name].read(text)
         except ValueError as error:

@@ -14,7 +14,7 @@ from pwd import getpwnam
 
 from router.address import AddressError, Local, Shared, parse_local
 from router.static import static_node
-from router.url import parse_url
+from router.url import parse_url, url_of
 
 # Longer waits than a year and more processes than machines have cores for are slips of the unit.
 MAX_SECONDS = 365 * 24 * 3600
@@ -150,7 +150,7 @@ def file_name(text: str) -> str:
 def source_names(text: str) -> str:
     """NAME or a URL of a source of nodes, or several with blanks between them."""
     for word in text.split():
-        parse_url(word if "://" in word else f"{word}://")
+        parse_url(url_of(word))
     if not text.split():
         raise ValueError("a source's name is missing (gfrouter sources lists them)")
     return text

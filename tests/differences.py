@@ -445,4 +445,30 @@ DIFFERENCES = (
         "On a port that is shared, one router would take what was meant for another.",
         test="test_subscription.py::test_what_is_sent_to_a_multicast_group_is_heard",
     ),
+    Difference(
+        "admin",
+        VIEWS,
+        "What it knows is in the stats alone.",
+        "It also answers at a unix socket of its own, for its user alone (`/run/gfrouter/admin.sock` for root), which "
+        "`gfrouter status` and `gfrouter lookup` ask. `admin = off` leaves it out.",
+        "An operator asks why a request goes where it goes.",
+        test="test_end_to_end_admin.py::test_roots_default_place_serves_one_router_and_the_next_one_starts_without",
+    ),
+    Difference(
+        "on-demand",
+        REQUESTS,
+        "A request for a key that nobody knows is closed at once.",
+        "With a source that can look keys up (`discovery = dns`), it waits for the answer, `lookup-timeout` at most. "
+        "`cheap` is off then, with a line that says so.",
+        "Only a request makes such a key known.",
+        test="test_on_demand.py::test_a_request_waits_until_its_key_is_found",
+    ),
+    Difference(
+        "sources",
+        VIEWS,
+        "Nodes come from one place, and the log has uWSGI's words for it.",
+        "So has ours for announcements. For nodes of other sources it says `foo.com + 10.0.0.5:3031 (SOURCE)` and `-`.",
+        "An operator sees who says what.",
+        test="test_end_to_end_consul.py::test_from_registration_to_deregistration",
+    ),
 )

@@ -19,7 +19,7 @@ def place(url: str, **environ: str) -> Place:
 
 def test_a_bare_name_is_the_local_agent_and_the_tag() -> None:
     source = Consul("consul://", environ={})
-    assert source.name == "consul"
+    assert source.name == "consul@127.0.0.1:8500"
     assert source.place == Place("127.0.0.1", 8500)
     assert source.wanted == Wanted("uwsgi") and not source.services
 
@@ -32,13 +32,17 @@ def test_the_entry_point_is_installed() -> None:
 @pytest.mark.parametrize(
     ("url", "name"),
     [
-        ("consul://?token-file=/t", "consul"),
+        ("consul://?token-file=/t", "consul@127.0.0.1:8500"),
         ("consul://h:1?token-file=/t&dc=b&service=a&service=c", "consul@h:1?dc=b&service=a&service=c"),
-        ("consul://?tag=x", "consul?tag=x"),
+        ("consul://?tag=x", "consul@127.0.0.1:8500?tag=x"),
     ],
 )
 def test_its_name_says_what_it_takes_from_where(url: str, name: str) -> None:
     assert Consul(url, environ={}).name == name
+
+
+def test_its_name_has_the_agent_that_the_environment_names() -> None:
+    assert Consul("consul://", environ={"CONSUL_HTTP_ADDR": "http://agent.lan:85"}).name == "consul@agent.lan:85"
 
 
 def test_named_services_have_any_tag_unless_one_is_said() -> None:

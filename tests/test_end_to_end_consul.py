@@ -146,7 +146,7 @@ def test_named_services_and_the_environments_address(consul: Consul, nodes: list
         assert not router.nodes("tagged")
     with Router(discovery="consul", env=environ) as router:
         router.wait_for_nodes("tagged", 1)
-        assert router.line(r"tagged \+ .* \(consul\)")
+        assert router.line(r"tagged \+ .* \(consul@127\.0\.0\.1:\d+\)")
     consul.deregister(identity)
     consul.deregister(other)
 

@@ -20,12 +20,12 @@ def test_a_duration_has_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_columns_are_as_wide_as_needed_and_a_long_name_moves_its_line_alone() -> None:
+def test_columns_are_as_wide_as_needed_and_a_long_name_stands_alone() -> None:
     rows: list[list[object]] = [["a", 1], ["x" * 40, 22], ["b", "\x1b[2J"]]
     assert table(("name", "n"), rows) == [
         "name                            n",
         "a                               1",
-        "x" * 40 + "  22",
+        "x" * 40 + "\n" + " " * 32 + "22",
         "b                               \\x1b[2J",
     ]
 

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from router.feed import Feed
 from router.node import Node
-from router.source import FIRST_WAIT, LEAST_WAIT, LONGEST_WAIT, STEADY, Source, supervise, wait_before
+from router.source import (
+    FIRST_WAIT,
+    LEAST_WAIT,
+    LONGEST_WAIT,
+    MOST_LINES,
+    REMIND,
+    STEADY,
+    Source,
+    supervise,
+    wait_before,
+)
 from router.table import Table
 
 Run = Callable[[Feed], None]
@@ -218,6 +228,34 @@ def test_nothing_that_a_source_says_forges_a_line_or_steers_a_terminal(
         r"scripted: OSError: three four\x1b[2J; trying again in 1.0 s",
     ]
     assert feed.error == feed.last_error == r"three\nfour\x1b[2J"
+
+
+def test_a_source_that_is_down_for_an_hour_does_not_fill_the_log(
+    feed: Feed, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "gfrouter"):
+        supervised(Scripted(*[refused] * 124), feed, time)
+    assert 3600 < sum(time.waits) < 3700
+    assert len(caplog.messages) == 3600 // REMIND
+
+
+def test_one_that_works_again_is_told_and_so_is_its_next_trouble(
+    feed: Feed, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "gfrouter"):
+        supervised(Scripted(refused, refused, announced, refused), feed, time)
+    trouble = "scripted: ConnectionRefusedError: [Errno 111] Connection refused; trying again in 1.0 s"
+    said = [line for line in caplog.messages if line.startswith("scripted:")]
+    assert said == [trouble, "scripted: can see again", trouble]
+
+
+def test_one_that_works_for_moments_only_does_not_fill_the_log(
+    feed: Feed, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "gfrouter"):
+        supervised(Scripted(*[announced] * 300), feed, time)
+    assert sum("trying again" in line for line in caplog.messages) == MOST_LINES
+    assert sum("can see again" in line for line in caplog.messages) == MOST_LINES
 
 
 def test_the_traceback_is_there_for_whoever_debugs(feed: Feed, time: Time, caplog: pytest.LogCaptureFixture) -> None:

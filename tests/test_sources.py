@@ -92,6 +92,13 @@ def test_a_wrong_setting_stops_the_start_and_is_named(named: None, query: str, e
     assert str(caught.value) == f"named://a?{query}: {error}"
 
 
+def test_an_unknown_setting_names_those_of_any_source_as_well() -> None:
+    with pytest.raises(ValueError, match=r"^file:///x\?min-nodes=3&minnodes=3: ") as caught:
+        open_source("file:///x?min-nodes=3&minnodes=3")
+    known = "key-match, key-to, max-stale, min-nodes, name"
+    assert str(caught.value).endswith(f": setting 'minnodes' is not known (known: {known})")
+
+
 def test_names_are_unique_in_the_order_of_the_sources() -> None:
     said = [("", "consul"), ("", "consul"), ("west", "consul"), ("consul 2", "dns"), ("", "consul")]
     opened = []

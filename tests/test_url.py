@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.url import SourceUrl, parse_url, read_settings, setting, settings_of, split_settings, without_password
+from router.url import (
+    SourceUrl,
+    parse_url,
+    read_settings,
+    setting,
+    settings_of,
+    split_settings,
+    url_of,
+    without_password,
+)
 from router.values import whole
 
 
@@ -105,6 +114,10 @@ def test_the_settings_of_all_sources_are_taken_out() -> None:
     assert others == Others("q")
     assert rest.text == "x://a/b?wait=5&tag=c%26d"
     assert split_settings(parse_url("x://?name=q"), Others)[1].text == "x://"
+
+
+def test_a_word_that_is_no_name_is_refused_as_it_was_written() -> None:
+    assert [url_of("dns"), url_of("dns://a"), url_of("dns?min-ttl=5")] == ["dns://", "dns://a", "dns?min-ttl=5"]
 
 
 @given(
