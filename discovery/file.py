@@ -144,7 +144,7 @@ class Apart:
             result.wait(SILENT)
             if not result.ready():
                 late()
-        value, error = result.get()
+        value, error = cast(tuple[T | None, Exception | None], result.get())
         if error is not None:
             raise error
         return cast(T, value)
