@@ -58,7 +58,7 @@ matrix: $(VENV)/.test
 	done; \
 	echo "tested:$$seen"
 
-bench: $(VENV)/.demo
+bench: $(VENV)/.test peers
 	$(BIN)/python tests/bench/bench.py $(BENCH_ARGS)
 
 clean:

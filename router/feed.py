@@ -174,6 +174,7 @@ class Feed:
             if table.is_own(address):
                 self.reject("own address", f"{address!r} is where the router itself listens")
                 return False
+            table.admitted[address] = target
         elif len(table.names) >= MOST_NAMES:
             self.reject("too many host names", f"{MOST_NAMES} are kept, and {address!r} would be one more")
             return False

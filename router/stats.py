@@ -20,7 +20,7 @@ from router.kernel import Usage
 from router.key import djb33x
 from router.lookups import TOO_MANY
 from router.pool import Member
-from router.said import Said, said, sayers
+from router.said import said, sayers_of
 from router.static import FALLBACK, RESERVED, TO
 from router.table import Table
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Counts = dict[str, Any]
 
 MORE = ("host", "modifier1", "modifier2", "requests", "tx", "rx", "weight", "backup", "ref", "failcnt", "death_mark")
+IDLE = (0,) * 6  # `_added` of a node that no router has counted anything for, as are most of 50,000
 
 
 @dataclass
@@ -189,9 +190,9 @@ def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:
     found = {}
     for key, name in ((TO, "static_nodes"), (FALLBACK, "fallback_nodes")):
         if any(key in feed.shown for feed in table.feeds):
-            parts, words = _parts(key, shares), said(table, key)
+            parts, sayers = _parts(key, shares), sayers_of(said(table, key))
             members = table.pools[key].members.values() if key in table.pools else ()
-            found[name] = [_static_node(member.endpoint, _of_node(member, parts, words)) for member in members]
+            found[name] = [_static_node(member.endpoint, _of_node(member, parts, sayers)) for member in members]
     return found
 
 
@@ -203,7 +204,7 @@ def _static_node(endpoint: Endpoint, node: dict[str, Any]) -> dict[str, Any]:
 
 def _pool(table: Table, key: str, shares: Sequence[Counts]) -> dict[str, Any]:
     pool = table.pools[key]
-    words = said(table, key)
+    sayers = sayers_of(said(table, key))
     parts = _parts(key, shares)
     return {
         "key": key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
@@ -211,7 +212,7 @@ def _pool(table: Table, key: str, shares: Sequence[Counts]) -> dict[str, Any]:
         "hits": pool.hits + sum(hits for hits, _ in parts),
         "sni_enabled": int(any(member.node.sni for member in pool.members.values())),
         "algo": pool.algorithm,
-        "nodes": [_of_node(member, parts, words) for member in pool.members.values()],
+        "nodes": [_of_node(member, parts, sayers) for member in pool.members.values()],
     }
 
 
@@ -220,13 +221,21 @@ def _parts(key: str, shares: Sequence[Counts]) -> list[Any]:
     return [counts["pools"][key] for counts in shares if key in counts.get("pools", ())]
 
 
-def _of_node(member: Member, parts: Sequence[Any], words: Said) -> dict[str, Any]:
+def _of_node(member: Member, parts: Sequence[Any], sayers: Callable[[str], list[str]]) -> dict[str, Any]:
     address = member.endpoint.address
-    return _node(member, [nodes[address] for _, nodes in parts if address in nodes], sayers(words, address))
+    own = [nodes[address] for _, nodes in parts if address in nodes]
+    return _node(member, _added(own, member.node.last_check) if own else IDLE, sayers(address))
 
 
-def _node(member: Member, parts: Sequence[Sequence[Any]], sources: list[str]) -> dict[str, Any]:
+def _added(parts: Sequence[Sequence[Any]], announced: float) -> tuple[int, ...]:
+    """One node's share in all routers: requests, those since it was announced, tx, rx, in flight, failures."""
+    requests, tx, rx, in_flight, failures = (sum(part[index] for part in parts) for index in range(5))
+    return requests, sum(_since(part, announced) for part in parts), tx, rx, in_flight, failures
+
+
+def _node(member: Member, counted: tuple[int, ...], sources: list[str]) -> dict[str, Any]:
     node = member.node
+    requests, last_requests, tx, rx, in_flight, failures = counted
     return {
         "name": node.address,
         "host": node.host,
@@ -237,18 +246,18 @@ def _node(member: Member, parts: Sequence[Sequence[Any]], sources: list[str]) ->
         "pid": 0,
         "uid": 0,
         "gid": 0,
-        "requests": member.requests + sum(part[0] for part in parts),
-        "last_requests": sum(_since(part, node.last_check) for part in parts),
-        "tx": member.tx + sum(part[1] for part in parts),
-        "rx": member.rx + sum(part[2] for part in parts),
+        "requests": member.requests + requests,
+        "last_requests": last_requests,
+        "tx": member.tx + tx,
+        "rx": member.rx + rx,
         "cores": node.cores,
         "load": node.load,
         "weight": node.weight,
         "backup": node.backup,
         "proto": node.proto,
         "wrr": 0,  # turns left in the real one's burst; a ring has no bursts
-        "ref": sum(part[3] for part in parts),
-        "failcnt": member.failures + sum(part[4] for part in parts),
+        "ref": in_flight,
+        "failcnt": member.failures + failures,
         "death_mark": int(member.endpoint.state == OUT),
         "sources": sources,
     }

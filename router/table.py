@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import randrange
 
-from router.address import HostName, parse_node
+from router.address import HostName, Inet, Unix, parse_node
 from router.endpoint import LIVE, OUT, TRIAL, Endpoint
 from router.feed import Feed
 from router.node import Node
@@ -77,6 +77,7 @@ class Table:
         self.names: dict[str, Name] = {}  # by the announced address, `app.internal:3031`
         self.named: dict[str, dict[str, None]] = {}  # key → those of `names` that stand in its nodes
         self.named_members = 0
+        self.admitted: dict[str, Inet | Unix] = {}  # the new addresses of the verb at hand, as they were parsed
         self.on_change = on_change
         self.on_health = on_health
         self.on_name = on_name
@@ -162,6 +163,7 @@ class Table:
             else:
                 targets[address] = None
         self._merge(Change(key, source), targets)
+        self.admitted.clear()
 
     def _follow(self, key: str, address: str) -> tuple[str, ...]:
         """What this host name's address stands for; its use by `key` begins or ends here."""
@@ -228,7 +230,7 @@ class Table:
     def _join(self, pool: Pool, node: Node) -> Member:
         endpoint = self.endpoints.get(node.address)
         if endpoint is None:
-            target = parse_node(node.address)
+            target = self.admitted.get(node.address) or parse_node(node.address)
             assert not isinstance(target, HostName)  # a member's address is one that a name stands for
             endpoint = self.endpoints[node.address] = Endpoint(node.address, target.family, target.sockaddr)
         member = pool.members[node.address] = Member(pool, endpoint, node)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from router import address
 from router.address import (
     AddressError,
     HostName,
@@ -343,3 +346,28 @@ def test_a_name_is_understood_as_the_socket_that_it_was_made_of(sockaddr: Any) -
 @pytest.mark.parametrize(("text", "meaning"), [one for one in COMMON if isinstance(one[1], Inet | Unix)])
 def test_the_name_of_what_was_understood_means_the_same(text: str, meaning: Inet | Unix) -> None:
     assert parse_node(name_of(meaning.sockaddr)) == meaning
+
+
+def meaning_of(text: str) -> object:
+    try:
+        return parse_node(text)
+    except AddressError as error:
+        return str(error)
+
+
+NUMBERS = st.integers(0, 300).map(str) | st.sampled_from(["223", "224", "239", "255", "256", "00", "01", ""])
+PORTS = st.integers(0, 70_000).map(str) | st.sampled_from(["59999", "60000", "65535", "65536", "03031", "", "1x"])
+
+
+@given(st.lists(NUMBERS, min_size=3, max_size=5).map(".".join), PORTS)
+def test_the_usual_form_means_what_the_whole_grammar_says(host: str, port: str) -> None:
+    text = f"{host}:{port}"
+    at_one_glance = meaning_of(text)
+    with patch.object(address, "USUAL", re.compile("(?!)")):
+        assert meaning_of(text) == at_one_glance
+
+
+@pytest.mark.parametrize("text", ["10.0.0.5:3031\n", "\u0661\u0660.0.0.5:3031", "10.0.0.5:\u0661"])
+def test_digits_are_those_of_ascii_and_nothing_follows(text: str) -> None:
+    with pytest.raises(AddressError):
+        parse_node(text)

@@ -595,6 +595,10 @@ class ThreeSources(RuleBasedStateMachine):
             assert (node, node.load) in [(one, one.load) for one in union[place]]
 
     @invariant()
+    def nothing_is_left_of_a_verb(self) -> None:
+        assert not self.table.admitted
+
+    @invariant()
     def sizes_and_rejects_are_exact(self) -> None:
         for feed, slice_, rejected in zip(self.feeds, self.naive, self.rejected, strict=True):
             assert feed.size == len(slice_) == sum(map(len, feed.slices.values()))

@@ -2,9 +2,9 @@
 
 Each case is measured over several starts of both routers (measure.py says how). A ratio is B over A within
 one comparison; the table shows the medians of all comparisons, and the least and the greatest ratio.
-The cases `flood` (flooded.py) and `table` (table.py) have tables of their own. Ends with 1 if a request failed, the
-headline's CPU ratio passes CPU_LIMIT, or the flood or the table took more than its limits say, with 2 if it could not
-measure.
+The cases `flood` (flooded.py), `table` (table.py) and `changes` (changes.py) have tables of their own. Ends with 1 if a
+request failed, the headline's CPU ratio passes CPU_LIMIT, or one of these three took more than its limits say, with 2
+if it could not measure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import changes
 import flooded
 import table
 from flooded import FloodResult
@@ -115,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help=f"only the headline, {HEADLINE}")
-    everything = [*CASES, flooded.NAME, table.NAME]
+    everything = [*CASES, flooded.NAME, table.NAME, changes.NAME]
     parser.add_argument("--case", action="append", choices=everything, help="only this case; repeatable")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"starts of both routers ({ROUNDS})")
     parser.add_argument("--seconds", type=float, default=RUN_SECONDS, help=f"of a single run ({RUN_SECONDS})")
@@ -180,17 +182,22 @@ def main() -> int:
                 print(result.row(), flush=True)
         flood = run_flood(bench, pair, arguments)
     tables = table.measured() if table.NAME in arguments.cases else None
-    if not results and not flood and not tables:
+    changed = changes.measured() if changes.NAME in arguments.cases else None
+    if not results and not flood and not tables and not changed:
         raise BenchError("no case was measured")
     limited = pair[1].name == "gfrouter"
     found = faults(results, limited)
-    parts = [part for part in (flood, tables) if part]
+    parts = [part for part in (flood, tables, changed) if part]
     for part in parts:
         found += part.faults(limited)
     if arguments.json:
-        shown = {"routers": [asdict(router) for router in pair], "results": [asdict(r) for r in results]}
-        others = {flooded.NAME: flood and asdict(flood), table.NAME: tables and asdict(tables)}
-        print(json.dumps({**shown, **others, "faults": found}, indent=1))
+        shown: dict[str, Any] = {
+            "routers": [asdict(router) for router in pair],
+            "results": [asdict(r) for r in results],
+        }
+        others = {flooded.NAME: flood, table.NAME: tables, changes.NAME: changed}
+        shown |= {name: part and asdict(part) for name, part in others.items()}
+        print(json.dumps({**shown, "faults": found}, indent=1))
     else:
         for part in parts:
             print(f"\n{part.table()}")
