@@ -3,9 +3,8 @@
 One watch is on all health checks, one on the catalog's list of services and tags. Each answer names everything, so what
 changed is found by comparing. A check that changed has its service read again at once; one of a machine, the services
 that are there. The list moves with every change of any instance and does not say which: then all services of ours are
-read again, new ones first, at once and after that at most each CATALOG_PACE, sooner where they are few. So ten thousand
-services take as many connections as one. That a machine's address changes neither watch sees: therefore all are read
-again each REREAD, too.
+read again, new ones first, at once and after that at most each CATALOG_PACE. So ten thousand services take as many
+connections as one. That a machine's address changes neither watch sees: therefore all are read again each REREAD, too.
 
 Invariants: a service is read by one reader at a time, so what is said of it is its latest answer; a key has the nodes
 of all services that name it. No service is read before the checks were seen once, so no change falls in between. A
@@ -50,7 +49,6 @@ from router.url import SourceUrl, parse_url, read_settings
 # Seconds.
 PACE = 0.05  # between two answers of a watch at least: a cluster in turmoil must not cost a core
 CATALOG_PACE = 1.0  # between two reads of everything at least
-SERVICE_PACE = 0.1  # the same for each service that is read: where they are few, news need not wait for a second
 REREAD = 30.0  # give or take a quarter, so that many routers do not come at once
 
 log = logging.getLogger("gfrouter")
@@ -85,11 +83,6 @@ class Consul:
     def wants(self, service: str, tags: frozenset[str]) -> bool:
         """Whether instances of a service with these tags may be ours."""
         return service in self.services if self.services else self.wanted.tag in tags
-
-
-def rest_after(took: float, services: int) -> float:
-    """Seconds until so many services may be read again, which `took` seconds: half of the time at most goes into it."""
-    return max(took, min(CATALOG_PACE, services * SERVICE_PACE))
 
 
 def _name(url: SourceUrl, agent: Place) -> str:
@@ -195,7 +188,7 @@ class _Run:
             began = monotonic()
             self._make_due(self._catalog)
             self._rest.wait()
-            gevent.sleep(rest_after(monotonic() - began, len(self._catalog)))
+            gevent.sleep(max(CATALOG_PACE, monotonic() - began))  # of many services: half of the time at most
 
     # The readers.
 

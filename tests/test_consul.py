@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from consul_server import ScriptedAgent, entry
-from discovery.consul import rest_after
 from scripted import wait_for
 from servers import TESTS, Process
 
@@ -239,14 +238,6 @@ def test_a_malformed_entry_is_told_once(agent: ScriptedAgent) -> None:
             told.hear("set", "web", [f"10.0.1.{number}:1"])
         text = f"'app', instance '{OTHER}': uwsgi-weight 'abc' is no number from 0 to 65535"
         assert [verb for verb in told.verbs if verb[0] == "reject"] == [["reject", "malformed entry", text]]
-
-
-@pytest.mark.parametrize(
-    ("took", "services", "rest"),
-    [(0.005, 1, 0.1), (0.01, 2, 0.2), (0.1, 50, 1.0), (0.5, 1000, 1.0), (4.0, 10_000, 4.0)],
-)
-def test_few_services_are_read_again_sooner_than_many(took: float, services: int, rest: float) -> None:
-    assert rest_after(took, services) == rest
 
 
 @pytest.mark.slow
