@@ -144,7 +144,9 @@ class Apart:
             result.wait(SILENT)
             if not result.ready():
                 late()
-        value, error = cast(tuple[T | None, Exception | None], result.get())
+        outcome = result.get()
+        assert outcome is not None  # it is ready
+        value, error = outcome
         if error is not None:
             raise error
         return cast(T, value)

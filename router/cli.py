@@ -82,7 +82,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
     admin_listener = admin(options, sockets)
     if "listen" in options.defaulted:
         log.warning("no address given, listening on %s", ", ".join(names))
-    if "subscription_server" in options.defaulted and announcing:
+    if "subscription_server" in options.defaulted and announcing and not options.discovery:
         log.warning("no source of nodes given, taking subscriptions on %s", ", ".join(announcing))
     for one in sockets.unused():
         log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)

@@ -44,6 +44,13 @@ def test_with_no_option_at_all_it_says_where_it_listens() -> None:
         process.wait_line(r"^no source of nodes given, taking subscriptions on 127\.0\.0\.1:2626$")
 
 
+def test_a_source_that_takes_announcements_is_a_source_that_was_given() -> None:
+    words = ["--listen", free_address(), "--admin", "off", "--discovery", f"udp://{free_address()}"]
+    with Process(sys.executable, "-m", "router", *words) as process:
+        process.wait_line("^spawned uWSGI fastrouter 1 ")
+        assert not process.line("no source of nodes given")
+
+
 def test_the_log_of_a_start_is_uwsgis() -> None:
     with Router() as router:
         assert router.line(r"^uWSGI fastrouter bound on 127\.0\.0\.1:\d+ fd \d+$")
