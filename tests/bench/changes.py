@@ -193,6 +193,7 @@ def of_consul(stays: ScriptedNode, comes: ScriptedNode) -> Iterator[list[Row]]:
                 Swing(
                     Change(f"Consul: registration {how}", lambda check=check: register(check), REGISTRATION_LIMIT_MS),  # type: ignore[misc]
                     Change(f"Consul: deregistration {how}", lambda: consul.deregister(identity), REGISTRATION_LIMIT_MS),
+                    quiet=(1.1, 1.3),  # the catalog is read at once, and then not again for a second
                 )
             )
 
