@@ -259,8 +259,9 @@ def test_after_churn_the_map_is_the_union_of_what_the_servers_hold_and_nothing_l
         in_parallel([one.clear for one in told])
         settled(router, [steady])
         wait_for(lambda: counts(counted)["greenlets"] <= before["greenlets"] + 3, "the greenlets of before", 15)
+        # Of thousands of changes; a lookup that is under way has some for a moment.
+        wait_for(lambda: counts(counted)["descriptors"] <= before["descriptors"] + 10, "the descriptors of before", 15)
         after = counts(counted)
-        assert after["descriptors"] <= before["descriptors"] + 10  # of thousands of changes
         assert after["threads"] <= before["threads"] + 4
         assert after["resident"] < before["resident"] + 30_000
         assert not router.line("internal error|Traceback")
