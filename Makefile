@@ -18,7 +18,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-JOBS ?= 4
+# More than processors: many tests wait.
+JOBS ?= 6
 OTHERS = $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python) $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v)))
 
 # $(call apt,PACKAGES,WHAT FOR): installs as root on Debian and Ubuntu, else says what to install, and fails.
@@ -32,10 +33,10 @@ demo: $(VENV)/.demo
 	@ONCE=$(ONCE) FRONT=$(FRONT) $(BIN)/python contrib/demo.py
 
 test: $(VENV)/.test peers
-	$(BIN)/python -m pytest -n $(JOBS) $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TEST_ARGS)
 
 quick: $(VENV)/.test peers
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(TEST_ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check

@@ -1,10 +1,11 @@
-"""What holds for the whole suite: the header that names the build, and skips that fail where nothing may be skipped.
+"""What holds for the whole suite: the header that names the build, the order, and skips that fail where none may be.
 
 A skip means that something cannot be had on a user's machine, and says what. `.ci/run` sets GFROUTER_NO_SKIP=1: there
 everything can be had, so a skip is a test that silently does not run, and fails.
 """
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Generator
 
@@ -22,6 +23,25 @@ def pytest_report_header() -> list[str]:
     build = "compiled" if engine and (engine.origin or "").endswith(".so") else "plain"
     router = "the real fastrouter" if FASTROUTER else f"gfrouter, {build}"
     return [f"router under test: {router}; nginx: {NGINX or 'none'}"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deals the long tests out to the heads of the workers' shares, so that none is left alone with one at the end.
+
+    xdist's worksteal gives each worker an equal run of the list, and lets idle ones steal from the ends of others.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    long = [item for item in items if item.get_closest_marker("long")]
+    short = [item for item in items if not item.get_closest_marker("long")]
+    bounds = [len(items) * worker // workers for worker in range(workers + 1)]
+    dealt: list[pytest.Item] = []
+    for worker, (first, end) in enumerate(itertools.pairwise(bounds)):
+        hand = long[worker::workers]
+        rest = end - first - len(hand)
+        dealt += hand + short[: max(rest, 0)]
+        del short[: max(rest, 0)]
+    items[:] = dealt + short
 
 
 @pytest.hookimpl(wrapper=True)

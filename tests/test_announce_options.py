@@ -171,6 +171,7 @@ def test_a_wrong_word_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "gfrouter announce: token-file=/nowhere: No such file or directory\n"
 
 
+@pytest.mark.slow
 def test_it_is_a_command_of_gfrouter() -> None:
     words = [sys.executable, "-P", "-m", "router", "announce", "--help"]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ}, timeout=30, check=False)

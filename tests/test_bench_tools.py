@@ -42,6 +42,7 @@ def load(tools: Path, node: str, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("body", [0, 100_000])
+@pytest.mark.slow
 def test_every_request_gets_the_whole_reply(tools: Path, node: str, body: int) -> None:
     seen = load(tools, node, "--reply", "1000", "--body", str(body))
     assert (seen["requests"], seen["errors"], seen["first_error"]) == (200, 0, "")

@@ -102,6 +102,7 @@ def test_every_command_has_help_of_its_own() -> None:
         assert ended.value.code == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)

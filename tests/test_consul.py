@@ -119,6 +119,7 @@ def test_a_service_that_loses_its_tag_goes(agent: ScriptedAgent) -> None:
         told.hear("set", "web", [])
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_be_read_stays_alone_as_it_was(agent: ScriptedAgent) -> None:
     with Told(agent) as told:
         told.hear("replace")
@@ -150,6 +151,7 @@ def test_one_service_that_fails_at_first_holds_up_no_other(agent: ScriptedAgent)
 
 
 @pytest.mark.parametrize("path", [CHECKS, CATALOG])
+@pytest.mark.slow
 def test_a_watch_that_fails_takes_nobody_away(agent: ScriptedAgent, path: str) -> None:
     with Told(agent) as told:
         told.hear("replace")
@@ -164,6 +166,7 @@ def test_a_watch_that_fails_takes_nobody_away(agent: ScriptedAgent, path: str) -
             told.hear("replace", {"app": [NODE], "web": [f"10.0.1.{number}:1"]})
 
 
+@pytest.mark.slow
 def test_no_check_at_all_is_a_token_that_sees_nothing(agent: ScriptedAgent) -> None:
     agent.answers[CHECKS] = b"[]"
     agent.services = {}
@@ -197,6 +200,7 @@ def test_a_service_that_could_never_be_read_fails_no_longer_when_it_is_gone(agen
         told.hear("progress", "new")
 
 
+@pytest.mark.slow
 def test_an_index_that_falls(agent: ScriptedAgent) -> None:
     with Told(agent) as told:
         told.hear("replace")
@@ -208,6 +212,7 @@ def test_an_index_that_falls(agent: ScriptedAgent) -> None:
         assert not [verb for verb in told.verbs if verb[0] == "raised"]
 
 
+@pytest.mark.slow
 def test_whoever_went_between_two_runs_is_missed(agent: ScriptedAgent) -> None:
     with Told(agent) as told:
         told.hear("replace")
@@ -221,6 +226,7 @@ def test_whoever_went_between_two_runs_is_missed(agent: ScriptedAgent) -> None:
         told.hear("set", "app", [])
 
 
+@pytest.mark.slow
 def test_what_no_watch_sees_is_seen_later(agent: ScriptedAgent) -> None:
     with Told(agent, reread=0.5) as told:
         told.hear("replace")
@@ -228,6 +234,7 @@ def test_what_no_watch_sees_is_seen_later(agent: ScriptedAgent) -> None:
         told.hear("set", "app", [OTHER])
 
 
+@pytest.mark.slow
 def test_a_malformed_entry_is_told_once(agent: ScriptedAgent) -> None:
     agent.services["app"].append(entry(OTHER, Meta={"uwsgi-weight": "abc"}))
     with Told(agent) as told:

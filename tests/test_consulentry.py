@@ -226,6 +226,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
+@pytest.mark.slow
 def test_any_json_gives_a_value_or_the_one_error(answer: Any) -> None:
     for read, shape in (
         (lambda: read_service("app", answer, Wanted("uwsgi")), list),
@@ -240,6 +241,7 @@ def test_any_json_gives_a_value_or_the_one_error(answer: Any) -> None:
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_one_field_of_any_type_costs_its_instance_alone(data: st.DataObject) -> None:
     entry = json.loads(json.dumps(instance("passing", meta={"uwsgi-weight": "2"}, Weights={"Passing": 1})))
     place: Any = entry

@@ -64,6 +64,7 @@ def test_off_is_no_api() -> None:
         assert not router.line("admin API")
 
 
+@pytest.mark.slow
 def test_status_is_for_people_and_for_programs(served: tuple[Router, str]) -> None:
     router, admin = served
     code, said, errors = gfrouter("status", "--admin", admin)
@@ -85,6 +86,7 @@ def test_lookup_is_for_people_and_for_programs(served: tuple[Router, str], capsy
     assert capsys.readouterr().out.startswith("bar.com: a request is refused: no source knows this key\n")
 
 
+@pytest.mark.slow
 def test_the_environment_says_where_as_it_does_for_the_router(served: tuple[Router, str]) -> None:
     assert gfrouter("lookup", "foo.com", env={"GFROUTER_ADMIN": served[1]})[0] == 0
     code, _, errors = gfrouter("lookup", "foo.com", env={"GFROUTER_ADMIN": "off"})
@@ -165,6 +167,7 @@ def test_an_address_that_was_given_and_cannot_be_bound_stops_the_start(tmp_path:
     assert f"cannot bind '{admin}': the address is in use by another socket" in errors
 
 
+@pytest.mark.slow
 def test_sighup_keeps_it_and_a_killed_routers_socket_is_taken_over(tmp_path: Path) -> None:
     admin = str(tmp_path / "admin.sock")
     with Router(admin=admin) as router:
@@ -183,6 +186,7 @@ OWN_RUN = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"'
 
 @needs_namespaces
 @pytest.mark.skipif(os.geteuid() != 0, reason="is root's default place")
+@pytest.mark.slow
 def test_roots_default_place_serves_one_router_and_the_next_one_starts_without() -> None:
     with Router(launcher=[*WITH_DEFAULT, *OWN_RUN]) as router:
         router.wait_line("^admin API on /run/gfrouter/admin.sock$")
@@ -214,6 +218,7 @@ def session() -> Iterator[tuple[dict[str, str], list[str]]]:
         yield {"XDG_RUNTIME_DIR": runtime}, [*WITH_DEFAULT, *become]
 
 
+@pytest.mark.slow
 def test_in_a_session_the_default_place_is_its_own(session: tuple[dict[str, str], list[str]]) -> None:
     env, launcher = session
     folder = Path(env["XDG_RUNTIME_DIR"]) / "gfrouter"

@@ -65,6 +65,7 @@ def test_a_wrapped_worker_is_served_and_leaves_before_it_stops(router: Router) -
 
 
 @needs_nginx
+@pytest.mark.long
 def test_a_rolling_restart_under_traffic_loses_no_get() -> None:
     with ExitStack() as stack, Router() as router, Nginx(router.address) as nginx:
 
@@ -364,6 +365,7 @@ def test_a_machine_without_a_network_announces_itself_when_it_has_one(tmp_path: 
 
 
 @needs_lan
+@pytest.mark.long
 def test_a_routers_name_is_followed_to_another_machine_and_to_several(tmp_path: Path) -> None:
     with Lan(tmp_path) as lan, InLan(lan, tmp_path, "one") as one, InLan(lan, tmp_path, "two") as two:
         worker = lan.host("worker")

@@ -55,6 +55,7 @@ def article(tmp_path: Path) -> Article:
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_the_article_from_the_first_line_to_the_second_worker(article: Article) -> None:
     with article.start_router() as router, article.start_nginx():
         pid = router.wait_line(r"^spawned uWSGI fastrouter 1 \(pid: (\d+)\)$")[1]
@@ -74,12 +75,14 @@ def test_the_article_from_the_first_line_to_the_second_worker(article: Article) 
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_nginx_gives_the_name_in_lower_case_and_without_port(article: Article) -> None:
     with article.start_router(), article.start_nginx(), article.start_worker("one"):
         wait_for(lambda: get(article.front).worker == "one", "the page")
         assert get(article.front, host="FOO.com:8080").worker == "one"
 
 
+@pytest.mark.slow
 def test_the_router_goes_cheap_when_the_last_worker_leaves(article: Article) -> None:
     with article.start_router() as router:
         with article.start_worker("one") as one:

@@ -68,6 +68,7 @@ def test_a_body_arrives_whole(port: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, MIB, 100_000_000])
+@pytest.mark.slow
 def test_an_answer_arrives_whole(port: int, size: int) -> None:
     answer = get(port, f"/big?n={size}")
     assert (answer.status, len(answer.body), answer.body.count(b"x")) == (200, size, size)
@@ -96,6 +97,7 @@ def test_the_router_changes_no_byte_of_an_answer(cluster: Cluster, path: str) ->
     assert with_router == without
 
 
+@pytest.mark.slow
 def test_unix_sockets_serve_on_both_sides(tmp_path: Path) -> None:
     front, back = str(tmp_path / "router.sock"), str(tmp_path / "worker.sock")
     with Router(address=front) as router, Nginx(front) as nginx:

@@ -22,6 +22,11 @@ FOO = ["uwsgi", "uwsgi-key=foo.com"]
 MASTER = "3f7a2c1e-8a49-4c62-9d0e-5b1f6c7d8e90"  # the first token of an agent with ACLs
 
 
+def rarely(_: float) -> None:
+    """Between questions whose answers are long."""
+    time.sleep(0.2)
+
+
 @pytest.fixture(scope="module")
 def consul() -> Iterator[Consul]:
     with Consul() as consul:
@@ -133,6 +138,7 @@ def test_a_malformed_instance_costs_itself_alone(consul: Consul, router: Router,
     consul.deregister(good)
 
 
+@pytest.mark.slow
 def test_named_services_and_the_environments_address(consul: Consul, nodes: list[ScriptedNode]) -> None:
     one, two = nodes
     identity = consul.register("named", one.address, check="passing", Tags=["web"])
@@ -151,6 +157,7 @@ def test_named_services_and_the_environments_address(consul: Consul, nodes: list
     consul.deregister(other)
 
 
+@pytest.mark.slow
 def test_a_router_starts_without_an_agent_and_finds_it_later(nodes: list[ScriptedNode]) -> None:
     with Consul() as consul:
         consul.kill()
@@ -284,6 +291,7 @@ def test_tls(tmp_path: Path, nodes: list[ScriptedNode]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_many_services_take_few_connections(nodes: list[ScriptedNode]) -> None:
     with Consul() as consul, Router(discovery=consul.url()) as router:
         consul.call("PUT", "/v1/catalog/register", {"Node": "many", "Address": "127.0.0.1"})
@@ -301,11 +309,11 @@ def test_many_services_take_few_connections(nodes: list[ScriptedNode]) -> None:
             most = max(most, consul.connections())
             return len(router.stats()["subscriptions"]) == 300
 
-        wait_for(all_there, "300 keys", 30)
+        wait_for(all_there, "300 keys", 30, rarely)
         for number in range(0, 300, 30):
             consul.register(f"s{number}", nodes[1].address)
             assert all_there()
-        wait_for(lambda: all_there() and len(router.nodes("s270")) == 2, "the last change", 30)
+        wait_for(lambda: all_there() and len(router.nodes("s270")) == 2, "the last change", 30, rarely)
         assert 2 < most <= 6
 
 

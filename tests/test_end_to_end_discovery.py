@@ -222,6 +222,7 @@ def settled(router: Router, told: list[Told]) -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_after_churn_the_map_is_the_union_of_what_the_servers_hold_and_nothing_leaks(
     servers: Servers, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def nodes() -> Iterator[list[ScriptedNode]]:
 
 
 @needs_knot
+@pytest.mark.slow
 def test_records_come_and_go(nodes: list[ScriptedNode]) -> None:
     first, second = (port(node.address) for node in nodes)
     with (
@@ -72,6 +73,7 @@ def test_records_come_and_go(nodes: list[ScriptedNode]) -> None:
 
 
 @needs_knot
+@pytest.mark.slow
 def test_the_addresses_of_a_name_by_ipv6(nodes: list[ScriptedNode]) -> None:
     with (
         Knot(zone("foo.com", "pool A 127.0.0.1"), "::1") as knot,
@@ -80,6 +82,7 @@ def test_the_addresses_of_a_name_by_ipv6(nodes: list[ScriptedNode]) -> None:
         wait_for(lambda: get(router, "any key") == b"0", "the node to be found")
 
 
+@pytest.mark.slow
 def test_what_is_no_answer_changes_nothing(nodes: list[ScriptedNode]) -> None:
     with ScriptedDns() as server:
         server.says[SRV] = good = records(*srv(nodes[0].address), ttl=0, additional=[A])
@@ -214,6 +217,7 @@ def test_hosts_beyond_the_limit_are_refused(router: Router) -> None:
     assert get(router, "foo.com") == b"0"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent_costs_the_unknown_hosts_alone(nodes: list[ScriptedNode]) -> None:
     with ScriptedDns() as server, Router(discovery=f"dns://{server.place}?timeout=1") as router:
         server.says[SRV] = records(*srv(nodes[0].address), ttl=0, additional=[A])

@@ -59,6 +59,7 @@ def etcd(shared: Etcd) -> Etcd:
     return shared
 
 
+@pytest.mark.slow
 def test_entries_come_change_and_go(etcd: Etcd) -> None:
     etcd.put(entry("127.0.0.1:3031"), {"weight": 3, "modifier1": 9})
     with Router(discovery=f"etcd://{etcd.address}") as router:
@@ -80,6 +81,7 @@ def test_entries_come_change_and_go(etcd: Etcd) -> None:
         assert router.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_a_node_lives_as_long_as_its_lease(etcd: Etcd) -> None:
     with Router(discovery=f"etcd://{etcd.address}") as router:
         etcd.put(entry("127.0.0.1:3031"), lease=etcd.grant(60))
@@ -110,6 +112,7 @@ def test_a_malformed_entry_costs_itself_alone(etcd: Etcd) -> None:
         assert failures(router) == 0
 
 
+@pytest.mark.slow
 def test_a_change_is_served_at_once(etcd: Etcd) -> None:
     with Router(discovery=f"etcd://{etcd.address}") as router, named("a") as a, named("b") as b:
         etcd.put(entry(a.address))
@@ -126,6 +129,7 @@ def test_a_change_is_served_at_once(etcd: Etcd) -> None:
 
 @needs_nginx
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_befalls_etcd_costs_no_request() -> None:
     with Etcd() as etcd, Router(discovery=f"etcd://{etcd.address}?timeout=1") as router, Nginx(router.address) as nginx:
         with Worker(NOBODY) as first, named("second") as second, named("third") as third:
@@ -161,6 +165,7 @@ def test_what_befalls_etcd_costs_no_request() -> None:
             assert load.failures == []
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_next_place_when_one_dies(etcd: Etcd) -> None:
     """Two that are no cluster, so that it can be seen which one is asked."""
     etcd.put(entry("127.0.0.1:3032"))
@@ -174,6 +179,7 @@ def test_it_goes_on_with_the_next_place_when_one_dies(etcd: Etcd) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_member_without_a_leader_is_left_for_another() -> None:
     """Of a cluster of two one dies; the other lives, answers pings, and could show only what was."""
     peers = {name: peer_url() for name in ("a", "b")}
@@ -213,6 +219,7 @@ def test_places_that_are_no_etcd_hurt_nobody(etcd: Etcd) -> None:
             assert router.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_it_starts_without_etcd_and_uses_it_as_soon_as_it_is_there() -> None:
     with Etcd() as etcd:
         etcd.put(entry("127.0.0.1:3031"))
@@ -274,6 +281,7 @@ def test_a_user_and_a_password(tmp_path: Path) -> None:
 
 
 @needs_openssl
+@pytest.mark.slow
 def test_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:
     files = make_certificates(tmp_path)
     with Etcd(tls=files) as etcd:
@@ -286,6 +294,7 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:
             router.wait_line("/strangers: EtcdError: .*UNAVAILABLE: .*(certificate|CERTIFICATE|handshake)")
 
 
+@pytest.mark.slow
 def test_a_reload_takes_the_source_along(etcd: Etcd) -> None:
     etcd.put(entry("127.0.0.1:3031"))
     with Router(discovery=f"etcd://{etcd.address}") as router:
@@ -302,6 +311,7 @@ def test_a_reload_takes_the_source_along(etcd: Etcd) -> None:
         wait_for(both, "the new one")
 
 
+@pytest.mark.slow
 def test_a_wrong_url_stops_the_start() -> None:
     with pytest.raises(AssertionError, match=r"etcd://x\?tls=perhaps: tls=perhaps: neither yes nor no"):
         Router(discovery="etcd://x?tls=perhaps")

@@ -103,6 +103,7 @@ def memory(router: Router, field: str) -> int:
 
 @better("keeps them all, and loses those of others")
 @pytest.mark.parametrize("ports", [1, 20])
+@pytest.mark.long
 def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> None:
     """From many sockets of one address it is found out later, which takes room in the socket's buffer meanwhile."""
     quota = QUOTA * min(ports, HOST_FACTOR) * (SECONDS + BURST_S)

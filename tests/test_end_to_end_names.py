@@ -102,6 +102,7 @@ def test_localhost_is_a_node() -> None:
 
 
 @needs_mounts
+@pytest.mark.long
 def test_requests_follow_a_name_whose_addresses_change_within_thirty_seconds(hosts: Hosts) -> None:
     """In every key; the one that stays keeps what was counted for it."""
     port = free_port()

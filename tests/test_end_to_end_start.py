@@ -36,6 +36,7 @@ def assert_serves(router: Router) -> None:
     "option",
     ["listen", "shared_socket", pytest.param("subscription_server", marks=BETTER), pytest.param("stats", marks=BETTER)],
 )
+@pytest.mark.slow
 def test_an_address_in_use_is_named_and_its_owner_goes_on(option: str) -> None:
     with Router() as first:
         taken = first.subscriptions if option == "subscription_server" else first.address
@@ -67,6 +68,7 @@ def test_a_unix_socket_path_that_holds_a_file_is_refused_and_the_file_kept(tmp_p
 
 
 @BETTER
+@pytest.mark.slow
 def test_a_unix_socket_that_is_served_is_refused_and_goes_on(tmp_path: Path) -> None:
     path = str(tmp_path / "router.sock")
     with Router(address=path) as first:
@@ -92,6 +94,7 @@ def test_a_unix_socket_path_that_cannot_be_written_is_refused() -> None:
 
 
 @better("leaves them there")
+@pytest.mark.slow
 def test_vacuum_removes_the_sockets_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "router.sock"
     with Router(address=str(path), vacuum=True) as router:

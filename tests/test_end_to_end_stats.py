@@ -161,6 +161,7 @@ def test_cheap_is_1_while_no_node_is_known() -> None:
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_counts_of_real_workers_add_up_to_what_the_clients_saw(router: Router) -> None:
     server = router.subscriptions
     with Nginx(router.address) as nginx, Worker(server, name="one") as one, Worker(server, name="two") as two:

@@ -136,6 +136,7 @@ def test_nodes_take_turns() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 5 * MIB])
+@pytest.mark.slow
 def test_answers_of_any_size_arrive_whole(place: Callable[[], str], size: int) -> None:
     data = os.urandom(size)
     with OneRouter(place()) as router, ScriptedNode(answer(data), address=place()) as node:
@@ -144,6 +145,7 @@ def test_answers_of_any_size_arrive_whole(place: Callable[[], str], size: int) -
 
 
 @pytest.mark.parametrize("size", [1, 64_000, 65_536, 131_072, 5 * MIB])
+@pytest.mark.slow
 def test_bodies_of_any_size_arrive_whole(place: Callable[[], str], size: int) -> None:
     body = os.urandom(size)
     with OneRouter(place()) as router, ScriptedNode(answer(body=size), address=place()) as node:
@@ -152,6 +154,7 @@ def test_bodies_of_any_size_arrive_whole(place: Callable[[], str], size: int) ->
         assert node.connections[0].body == body
 
 
+@pytest.mark.slow
 def test_both_ways_at_once(place: Callable[[], str]) -> None:
     """The real fastrouter stalls here until its time limit."""
     down, up = os.urandom(20 * MIB), os.urandom(20 * MIB)
@@ -521,6 +524,7 @@ def test_word_from_the_supervisor_brings_a_failed_node_back_at_once() -> None:
 
 @pytest.mark.parametrize("script", [close_after_head, reset_after_head, close_at_once, reset_at_once])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.slow
 def test_a_bodyless_idempotent_request_goes_once_more_to_another_node(script: Script, method: str) -> None:
     with OneRouter() as router, ScriptedNode(script) as bad, ScriptedNode() as good:
         serving(router, bad, good)
@@ -688,6 +692,7 @@ def test_an_answer_reaches_a_client_that_sends_more_than_it_announced(place: Cal
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_client_that_never_stops_sending_after_its_answer_is_cut_off() -> None:
     with OneRouter() as router, ScriptedNode(answer(HELLO, body=1)) as node:
         serving(router, node)

@@ -43,6 +43,7 @@ def test_a_source_that_is_killed_while_it_watches_leaves_nothing(etcd: Etcd) -> 
 
 
 @needs_etcd
+@pytest.mark.slow
 def test_grpc_has_no_threads_of_its_own_that_outlive_a_run(etcd: Etcd) -> None:
     play("a_killed_run_is_all_there_is", f"etcd://{etcd.address}")
 
@@ -53,22 +54,26 @@ def test_a_source_that_is_killed_while_nobody_answers_leaves_nothing() -> None:
         play("killed_while_nobody_answers", f"etcd://{node.address}?timeout=60")
 
 
+@pytest.mark.slow
 def test_a_refused_connection_is_told_and_leaves_nothing() -> None:
     play("failed_runs", f"etcd://{free_address()}")
 
 
+@pytest.mark.slow
 def test_rubbish_is_told_and_leaves_nothing() -> None:
     with ScriptedNode(rubbish) as node:
         play("failed_runs", f"etcd://{node.address}")
 
 
 @needs_etcd
+@pytest.mark.slow
 def test_a_revision_that_was_compacted_cannot_be_watched(etcd: Etcd) -> None:
     etcd.compact()
     play("the_watch_of_a_forgotten_revision", f"etcd://{etcd.address}")
 
 
 @needs_etcd
+@pytest.mark.slow
 def test_a_watch_that_never_begins_is_given_up(etcd: Etcd) -> None:
     try:
         play("the_watch_that_never_begins", f"etcd://{etcd.address}", ETCD_PID=str(etcd.process.pid))
@@ -77,6 +82,7 @@ def test_a_watch_that_never_begins_is_given_up(etcd: Etcd) -> None:
 
 
 @needs_etcd
+@pytest.mark.slow
 def test_a_list_comes_in_pages_however_large_its_values(etcd: Etcd) -> None:
     for number in range(120):
         etcd.put(f"/pages/{number:04}")
@@ -86,6 +92,7 @@ def test_a_list_comes_in_pages_however_large_its_values(etcd: Etcd) -> None:
 
 
 @needs_etcd
+@pytest.mark.slow
 def test_a_token_that_etcd_does_not_know_any_more_is_exchanged() -> None:
     with Etcd() as server:
         server.put("/gfrouter/foo.com/127.0.0.1:3031")
@@ -94,15 +101,18 @@ def test_a_token_that_etcd_does_not_know_any_more_is_exchanged() -> None:
 
 
 @needs_etcd
+@pytest.mark.slow
 def test_members_are_taken_in_turn(etcd: Etcd) -> None:
     play("members_in_turn", f"etcd://{free_address()},{free_address()},{etcd.address}")
 
 
 @needs_etcd
+@pytest.mark.slow
 def test_many_sources_leave_names_a_thread_to_be_looked_up_in(etcd: Etcd) -> None:
     play("many_sources_and_a_name", f"etcd://{etcd.address}")
 
 
+@pytest.mark.slow
 def test_what_the_import_needs_is_not_left_in_the_environment() -> None:
     play("the_environment_is_as_before")
 
@@ -113,6 +123,7 @@ def test_without_its_libraries_the_source_cannot_be_imported() -> None:
     assert "etcd3" in done.stdout
 
 
+@pytest.mark.slow
 def test_protobuf_in_the_wrong_implementation_is_an_import_error_that_says_so() -> None:
     code = "import google.protobuf.descriptor\ntry: import discovery.etcd\nexcept ImportError as e: print(e)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

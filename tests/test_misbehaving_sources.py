@@ -62,6 +62,7 @@ def test_how_a_source_is() -> None:
     ("verb", "error"),
     [("crash", "crash of ()"), ("time out", "1 second"), ("return", "source ended")],
 )
+@pytest.mark.slow
 def test_a_source_that_raises_or_ends_is_run_again_and_keeps_its_nodes(verb: str, error: str) -> None:
     with served() as (told, node):
         told.say(0, "replace", {"bar.com": [node.address]})

@@ -257,6 +257,7 @@ def test_while_warming_a_source_on_demand_is_asked_and_other_sources_are_waited_
         assert told.stats()["warming"] == 0, "a source on demand has spoken when it says that it has begun"
 
 
+@pytest.mark.slow
 def test_cheap_mode_is_off_where_a_source_is_on_demand() -> None:
     with Told(2, on_demand=[1], warm_timeout=0, cheap=True) as told, ScriptedNode() as node:
         told.wait_line("^cheap mode is off: told-1 knows a node only when a request has asked for it$")
@@ -289,6 +290,7 @@ def test_a_silent_source_costs_lookup_timeout_and_a_line() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.slow
 def test_a_supervisor_that_is_frozen_or_gone_costs_no_more(number: signal.Signals) -> None:
     with Told(1, on_demand=[0], warm_timeout=0, lookup_timeout=1, drain_timeout=1) as told:
         with connect(told.address) as client:
@@ -304,6 +306,7 @@ def test_a_supervisor_that_is_frozen_or_gone_costs_no_more(number: signal.Signal
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_flood_of_unknown_hosts_costs_little_and_known_keys_are_served() -> None:
     keys = [f"{number}.flood.example" for number in range(20_000)]
     with Told(1, on_demand=[0], warm_timeout=0) as told, ScriptedNode() as node:

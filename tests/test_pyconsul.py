@@ -1,4 +1,4 @@
-"""py-consul, the maintained fork with the same import name, in the place of python-consul: the source's tests again.
+"""py-consul, the maintained fork with the same import name, in the place of python-consul: its source's tests, again.
 
 The two are never installed together: this one is in a folder of its own, which `make peers` fills, and which stands
 before the installed packages in the child that runs the tests.
@@ -14,8 +14,13 @@ from consul_server import PEERS, needs_consul
 from servers import TESTS
 
 FOLDER = PEERS / "py-consul"
-# Those with an agent of their own do not depend on the client in other ways than these.
-SOME = "registration or check_takes or keeps_its_data or acls or tls"
+# What reaches the client, on the stand-in of an agent (its requests, answers and errors, all of them, and a source's run
+# from the first word to the last), and on a real one: a check, a token, TLS. The rest does not depend on the client.
+SOME = {
+    "scripted": "test_consulagent or first_word or falls or leaves_nothing",
+    "real": "check_takes or acls or tls",
+}
+FILES = {"scripted": ("test_consulagent.py", "test_consul.py"), "real": ("test_end_to_end_consul.py",)}
 
 
 def run(*words: str) -> str:
@@ -33,12 +38,12 @@ def run(*words: str) -> str:
 
 @needs_consul
 @pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("agent", SOME)
 @pytest.mark.skipif(not FOLDER.exists(), reason="py-consul is not in build/peers: make peers")
-def test_the_source_works_with_py_consul_as_well() -> None:
+def test_the_source_works_with_py_consul_as_well(agent: str) -> None:
     assert str(FOLDER) in run(
         "-P", "-c", "import consul.callback; print(consul.__file__)"
     )  # a module of py-consul alone
-    pytest_words = ("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider")
-    alone = [str(TESTS / name) for name in ("test_consulagent.py", "test_consul.py")]
-    assert " passed" in run(*pytest_words, *alone)
-    assert " passed" in run(*pytest_words, str(TESTS / "test_end_to_end_consul.py"), "-k", SOME)
+    files = [str(TESTS / name) for name in FILES[agent]]
+    assert " passed" in run("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *files, "-k", SOME[agent])

@@ -178,6 +178,7 @@ def test_with_the_supervisor_gone_it_closes_its_listener_finishes_and_ends() -> 
         assert router.process.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_does_not_read_holds_nothing_up() -> None:
     """Thousands of unread reports change nothing for requests, and little in memory."""
     dead = refused_address()

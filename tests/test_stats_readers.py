@@ -217,6 +217,7 @@ class Terminal:
         print(f"--- {self.process.args!r}, status {self.process.returncode}", self.output, sep="\n")
 
 
+@pytest.mark.slow
 def test_the_real_uwsgitop_draws_our_router_processes(served: tuple[Router, str]) -> None:
     router, address = served
     if not UWSGITOP.exists():

@@ -87,7 +87,7 @@ contents = st.binary(max_size=20) | st.integers(0, 2**70).map(lambda n: b"%d" % 
 
 
 @given(st.lists(st.dictionaries(names, contents), max_size=5), st.sampled_from([0, 224]), st.sampled_from([0, 1]))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_wellformed_nonsense_never_stops_the_source(
     said: list[dict[bytes, bytes]], modifier1: int, command: int
 ) -> None:

@@ -37,6 +37,7 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+@pytest.mark.slow
 def test_with_no_option_at_all_it_says_where_it_listens() -> None:
     """Its default ports may be taken on this machine; what it says is the same."""
     with Process(sys.executable, "-m", "router") as process:
@@ -186,6 +187,7 @@ def test_many_readers_of_the_stats_that_do_not_read_stall_nobody() -> None:
             client.close()
 
 
+@pytest.mark.slow
 def test_a_stop_waits_for_what_is_in_flight_no_longer_than_drain_timeout() -> None:
     with Router(drain_timeout=1) as router, ScriptedNode(hang) as node:
         announce(router.subscriptions, "foo.com", node.address)
@@ -205,6 +207,7 @@ def test_a_router_that_is_frozen_at_the_stop_is_killed() -> None:
         assert not Path(f"/proc/{frozen}").exists()
 
 
+@pytest.mark.slow
 def test_sighup_starts_anew_with_what_the_ini_says_now(tmp_path: Path) -> None:
     first, second, server, stats = (free_address() for _ in range(4))
     ini = tmp_path / "router.ini"
@@ -237,6 +240,7 @@ def test_sighup_twice_starts_anew_once_and_goes_on() -> None:
         assert router.returncode is None
 
 
+@pytest.mark.slow
 def test_a_stop_after_sighup_is_a_stop() -> None:
     with Router(drain_timeout=2) as router, ScriptedNode(hang) as node, in_flight(router, node):
         router.send_signal(signal.SIGHUP)
@@ -245,6 +249,7 @@ def test_a_stop_after_sighup_is_a_stop() -> None:
         assert router.wait() == 0
 
 
+@pytest.mark.slow
 def test_sighup_while_stopping_cuts_nothing() -> None:
     def late(connection: NodeConnection) -> None:
         connection.read_head()
@@ -359,6 +364,7 @@ def _can_unshare() -> bool:
 
 
 @pytest.mark.skipif(not _can_unshare(), reason="needs util-linux and the right to make a PID namespace")
+@pytest.mark.slow
 def test_as_pid_1_it_reaps_orphans_and_logs_to_stdout() -> None:
     command = [sys.executable, "-P", "-m", "router", *FREE]
     unshare = subprocess.Popen(
@@ -384,6 +390,7 @@ def test_as_pid_1_it_reaps_orphans_and_logs_to_stdout() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_supervisor_that_was_stopped_for_20_seconds_loses_nobody() -> None:
     with Router() as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address)

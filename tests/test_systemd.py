@@ -175,6 +175,7 @@ def test_what_was_passed_is_used_where_no_address_is_given() -> None:
             pass
 
 
+@pytest.mark.slow
 def test_names_say_what_is_for_what_and_all_sockets_of_a_name_serve(tmp_path: Path) -> None:
     path, stats = str(tmp_path / "web"), str(tmp_path / "stats")
     wanted = (

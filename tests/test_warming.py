@@ -342,6 +342,7 @@ def test_one_that_has_not_spoken_is_waited_for_no_longer_than_warm_timeout() -> 
 
 
 @pytest.mark.parametrize(("sources", "seconds"), [(0, LONG), (1, 0)])
+@pytest.mark.slow
 def test_without_sources_or_with_0_nobody_waits(sources: int, seconds: int) -> None:
     with Told(sources, warm_timeout=seconds) as told:
         assert ask(told.address, GET) == b""
@@ -384,6 +385,7 @@ def test_routers_end_it_by_themselves_while_the_supervisor_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_stop_ends_those_that_wait_at_once(number: signal.Signals) -> None:
     with Told(1, warm_timeout=LONG, drain_timeout=LONG) as told, connect(told.address) as client:
         client.sendall(GET)
@@ -398,6 +400,7 @@ def test_a_stop_ends_those_that_wait_at_once(number: signal.Signals) -> None:
 
 @needs_nginx
 @better("an empty reply until the worker announces itself again")
+@pytest.mark.slow
 def test_after_a_restart_a_request_waits_for_its_worker_to_announce_itself() -> None:
     with Router(warm_timeout=LONG) as first, ScriptedNode() as node, Nginx(first.address) as nginx:
         announce(first.subscriptions, "foo.com", node.address)
