@@ -17,6 +17,7 @@ their own, so whoever asks for many hosts fills no memory and holds up no name t
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,7 @@ from router.uwsgi import printable
 LOOKUPS = 16  # at once, of names that are known: each costs 2 ms of CPU, so with answers in 30 ms a core is busy
 NEWCOMERS = 32  # at once, of names that are not: more, as clients wait for them, and a stranger's server may be slow
 EARLY = 0.1  # of a TTL: lookups come up to so much before its end, at random, so that they do not come all at once
+SPELLINGS = 8  # of one host, with a port or in capitals: each is a key of its own, and clients could make thousands
 MOST_ABSENT = 10_000  # keys of which it is remembered that there is nothing; 3 MB
 FAILED_TTL = 1.0  # seconds for which a failed lookup of a new key answers for the next one
 TOLD = 10  # names that fail at once and have a line in the log each; beyond that it would be the server
@@ -105,6 +107,7 @@ class Dns:
         self.clock = clock
         self.random = random
         self.names = {key: Name(key, name) for key, name in wanted.names.items()}
+        self.spellings: Counter[str] = Counter()  # how many of the names are looked up as this one
         self.absent: dict[str, Absent] = {}
         self.arriving: set[str] = set()  # keys whose first lookup is under way
         self.due: list[tuple[float, str]] = []  # a heap; what is no longer so is passed over
@@ -177,6 +180,7 @@ class Dns:
         self.absent.clear()
         self.arriving.clear()
         self.names = {key: name for key, name in self.names.items() if not name.withdrawn}
+        self.spellings = Counter(name.asked for name in self.names.values())
         for name in self.names.values():
             self._schedule(name, 0.0)
         if self.on_demand:
@@ -207,6 +211,8 @@ class Dns:
             feed.reject("no host name", f"{asked!r} has {len(asked)} characters, but {MAX_NAME_CHARS} is the limit")
         elif len(self.names) >= self.options.max_names:
             feed.reject("too many names", f"{self.options.max_names} are kept, and {asked} would be one more")
+        elif self.spellings[asked] >= SPELLINGS:
+            feed.reject("too many spellings", f"{SPELLINGS} of {host} are kept, and {key!r} would be one more")
         else:
             return asked
         return ""
@@ -215,8 +221,7 @@ class Dns:
 
     def _refresh(self, feed: Feed, name: Name) -> None:
         if name.withdrawn:
-            del self.names[name.key]
-            return
+            return self._drop(name)
         name.due = inf
         self._begin_one(self.pool, self._look_up, feed, name)
 
@@ -245,9 +250,10 @@ class Dns:
         name.nodes, name.failures, name.seen = found.nodes, 0, True
         feed.set(name.key, found.nodes)
         if self.on_demand and not found.nodes:
-            self.names.pop(name.key, None)
+            self._drop(name)
             self._remember(feed, name.key, Absent(self.clock() + ttl, None))
         else:
+            self.spellings[name.asked] += name.key not in self.names
             self.names[name.key] = name
             if self.clock() - name.wanted_at >= self.options.keep:
                 name.withdrawn = True
@@ -259,6 +265,13 @@ class Dns:
             self.unreachable = None
             log.info("%s: a server answers again", self.name)
             self._hurry()
+
+    def _drop(self, name: Name) -> None:
+        """It is kept up to date no longer, if it was."""
+        if self.names.pop(name.key, None) is not None:
+            self.spellings[name.asked] -= 1
+            if not self.spellings[name.asked]:
+                del self.spellings[name.asked]
 
     def _failed(self, feed: Feed, name: Name, error: Exception) -> None:
         feed.fail(error, name.key)

@@ -357,6 +357,23 @@ def test_names_beyond_the_limit_are_refused_and_those_that_are_known_stay() -> N
     assert names.addresses("baz.com") == ["10.0.0.1:3031"]
 
 
+def test_one_host_has_few_spellings(on_demand: Names) -> None:
+    on_demand.begin(foo=ONE, bar=ONE)
+    for port in range(20):
+        on_demand.want(f"foo.com:{port}")
+    assert len(on_demand.dns.names) == dnssrv.SPELLINGS
+    assert on_demand.feed.rejected == {"too many spellings": 12}
+    on_demand.want("bar.com")
+    assert on_demand.addresses("bar.com") == ["10.0.0.1:3031"]
+    on_demand.says["_uwsgi._tcp.foo.com"] = NONE
+    on_demand.turn(10.1)
+    assert on_demand.dns.spellings == {"_uwsgi._tcp.bar.com": 1}
+    on_demand.says["_uwsgi._tcp.foo.com"] = ONE
+    on_demand.turn(10.1)
+    on_demand.want("foo.com:19")
+    assert on_demand.addresses("foo.com:19") == ["10.0.0.1:3031"]
+
+
 def test_a_flood_of_unknown_hosts_is_forgotten(on_demand: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dnssrv, "MOST_ABSENT", 50)
     on_demand.begin(foo=ONE).want("foo.com")
