@@ -14,8 +14,8 @@ from consul_server import PEERS, needs_consul
 from servers import TESTS
 
 FOLDER = PEERS / "py-consul"
-# What reaches the client, on the stand-in of an agent (its requests, answers and errors, all of them, and a source's
-# run from the first word to the last), and on a real one: a check, a token, TLS. The rest does not depend on the client.
+# What reaches the client: on the stand-in of an agent its requests, answers and errors, all of them, and a source's run
+# from the first word to the last; on a real one a check, a token, TLS. The rest does not depend on the client.
 SOME = {
     "scripted": "test_consulagent or first_word or falls or leaves_nothing",
     "real": "check_takes or acls or tls",
