@@ -20,7 +20,7 @@ from clients import ask, read_to_end, request
 from one_router import OneRouter, refused_address
 from router.engine import ACCEPTS
 from router.node import Node
-from router.pair import encode
+from router.pair import encode, pack_node
 from scripted import HELLO, NodeConnection, ScriptedNode, address_of, answer_slowly, connect, hang, wait_for
 from servers import free_address
 
@@ -296,3 +296,12 @@ def test_gevents_server_still_has_the_accept_step_that_is_replaced() -> None:
     assert callable(BaseServer._do_read)  # type: ignore[attr-defined]
     assert "_do_read" in BaseServer.start_accepting.__code__.co_names
     assert not hasattr(StreamServer, "accept")
+
+
+def test_what_changed_while_it_started_is_known_to_its_first_request() -> None:
+    with ScriptedNode() as node, OneRouter() as router, connect(router.address) as client:
+        client.sendall(request("late.com"))
+        # `table` and `set` would wait until the router has obeyed.
+        router.tell(pools={f"k{number}.com": [pack_node(Node("127.0.0.1:9"))] for number in range(1000)})
+        router.tell(set=[["late.com", [pack_node(Node(node.address))], []]])
+        assert read_to_end(client) == HELLO
