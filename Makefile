@@ -19,7 +19,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # More than processors: many tests wait.
-JOBS ?= 6
+JOBS ?= 5
 OTHERS = $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python) $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v)))
 
 # $(call apt,PACKAGES,WHAT FOR): installs as root on Debian and Ubuntu, else says what to install, and fails.
