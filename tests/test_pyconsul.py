@@ -14,8 +14,8 @@ from consul_server import PEERS, needs_consul
 from servers import TESTS
 
 FOLDER = PEERS / "py-consul"
-# What reaches the client: on the stand-in of an agent all its requests, answers and errors, and what a source's run says
-# first; on a real one a check and a token. The rest does not depend on the client.
+# What reaches the client: on the stand-in of an agent all its requests, answers and errors, and what a source's run
+# says first; on a real one a check and a token. The rest does not depend on the client.
 SOME = {
     "scripted": "test_consulagent or first_word",
     "real": "check_takes or acls",
