@@ -10,12 +10,16 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 from servers import FASTROUTER, NGINX
 
 # The default place of the admin API is one for all routers of a user, and tests run side by side.
 os.environ["GFROUTER_ADMIN"] = "off"
 NO_SKIP = bool(os.environ.get("GFROUTER_NO_SKIP"))
+# Half of hypothesis' own number: the suite runs often, each time with others, and is to end within minutes.
+settings.register_profile("suite", max_examples=50)
+settings.load_profile("suite")
 
 
 def pytest_report_header() -> list[str]:
