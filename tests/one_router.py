@@ -11,18 +11,19 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from clients import request
 from router import net
 from router.child import deaf
 from router.node import Node
 from router.options import Options
 from router.pair import Decoder, Message, encode, pack_node
-from scripted import connect, wait_for
+from scripted import ScriptedNode, connect, wait_for
 
 END_S = 15  # a router that has not ended by then is broken
 
@@ -143,3 +144,17 @@ def asking(router: OneRouter, *data: bytes) -> Iterator[list[socket.socket]]:
             client.sendall(each)
         waits(router, before + len(data))
         yield clients
+
+
+def forgets_who_leaves(router: OneRouter, node: ScriptedNode, leave: Callable[[socket.socket], object]) -> None:
+    """Asserts that clients that leave while they wait for foo.com, at `node`, leave nothing behind and ask nobody."""
+    before = router.descriptors()
+    with asking(router, *[request("foo.com")] * 5) as clients:
+        for client in clients:
+            leave(client)
+        waits(router, 0)
+        assert router.wait_idle()["complaints"] == {}
+        assert router.descriptors() == before
+    router.set("foo.com", [Node(node.address)])
+    router.counts()
+    assert node.connections == []

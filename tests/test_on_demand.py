@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from clients import ask, read_to_end, request
-from one_router import OneRouter, asking, waits
+from one_router import OneRouter, asking, forgets_who_leaves, waits
 from router.lookups import ANY, HOSTS, MOST_OPEN, NOBODY
 from router.node import Node
 from router.waiting import SERVES
@@ -104,16 +104,7 @@ def test_no_request_waits_longer_than_lookup_timeout_though_the_supervisor_is_si
 def test_a_client_that_leaves_while_it_waits_is_forgotten(leave: Any) -> None:
     with OneRouter(on_demand=HOSTS, lookup_timeout=LONG) as router, ScriptedNode() as node:
         router.table({})
-        before = router.descriptors()
-        with asking(router, *[GET] * 5) as clients:
-            for client in clients:
-                leave(client)
-            waits(router, 0)
-            assert router.wait_idle()["complaints"] == {}
-            assert router.descriptors() == before
-        router.set("foo.com", [Node(node.address)])
-        router.counts()
-        assert node.connections == []
+        forgets_who_leaves(router, node, leave)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from clients import announce, ask, get, post, read_to_end, request
-from one_router import OneRouter, asking, refused_address, waits
+from one_router import OneRouter, asking, forgets_who_leaves, refused_address, waits
 from router.node import Node
 from router.pair import encode, pack_node
 from router.waiting import SERVES
@@ -185,16 +185,7 @@ def test_a_router_that_is_not_warming_refuses_at_once_and_says_nothing(tmp_path:
 def test_a_client_that_leaves_while_it_waits_is_forgotten(leave: Any) -> None:
     with OneRouter() as router, ScriptedNode() as node:
         router.table({}, warming=LONG)
-        before = router.descriptors()
-        with asking(router, *[GET] * 5) as clients:
-            for client in clients:
-                leave(client)
-            waits(router, 0)
-            assert router.wait_idle()["complaints"] == {}
-            assert router.descriptors() == before
-        router.set("foo.com", [Node(node.address)])
-        router.counts()
-        assert node.connections == []
+        forgets_who_leaves(router, node, leave)
 
 
 def test_a_client_that_resets_or_leaves_between_call_and_turn_is_forgotten() -> None:
