@@ -2,8 +2,9 @@
 
 One watch is on all health checks, one on the catalog's list of services and tags. Each answer names everything, so what
 changed is found by comparing. A check that changed has its service read again at once; one of a machine, the services
-that are there. The list moves with every change of any instance and does not say which: then all services of ours are
-read again, new ones first, at once and after that at most each CATALOG_PACE. So ten thousand services take as many
+that are there. One that changed and changed back between two answers shows by its index, and matters where the service
+was read in between. The list moves with every change of any instance and does not say which: then all services of ours
+are read again, new ones first, at once and after that at most each CATALOG_PACE. So ten thousand services take as many
 connections as one. That a machine's address changes neither watch sees: therefore all are read again each REREAD, too.
 
 Invariants: a service is read by one reader at a time, so what is said of it is its latest answer; a key has the nodes
@@ -38,6 +39,7 @@ from discovery.consulentry import (
     read_catalog,
     read_checks,
     read_service,
+    written_checks,
 )
 from discovery.consulplace import TAG, Place, Settings, place_of, refuse_token
 from router.address import quoted
@@ -108,6 +110,7 @@ class _Run:
         self._spoken = False  # has this run given all that there is?
         self._due: dict[str, None] = {}
         self._being_read: set[str] = set()
+        self._read_since: set[str] = set()  # the checks were seen last
         self._work = Event()
         self._rest = Event()  # nothing is due, nor being read
         self._stale = Event()  # any service may be another than when it was read
@@ -155,8 +158,15 @@ class _Run:
         self._reject(CHECKS, malformed)
         _refuse_blindness(answer)
         services, machines = changed_checks(before, self._checks)
-        there = (name for name, known in self._known.items() if machines & known.machines)
-        self._make_due({*services, *there}, first=True)
+        self._make_due({*services, *self._on(machines)}, first=True)
+        # Who was read meanwhile may have been read between a change and its undoing, which no status shows.
+        services, machines = written_checks(before, self._checks)
+        self._make_due((self._read_since | self._being_read) & {*services, *self._on(machines)}, first=True)
+        self._read_since.clear()
+
+    def _on(self, machines: set[str]) -> Iterator[str]:
+        """The services that have something there."""
+        return (name for name, known in self._known.items() if machines & known.machines)
 
     def _watch_catalog(self) -> None:
         for answer in self._agent.watch(CATALOG, PACE):
@@ -235,6 +245,7 @@ class _Run:
         self._reject(SERVICE + service, found.malformed)
         before = self._known.get(service)
         self._known[service] = found
+        self._read_since.add(service)
         self._unread.discard(service)
         self._say({**(before.pools if before else {}), **found.pools})
         self._speak_when_all_is_read()

@@ -18,10 +18,10 @@ expected shape at all is a ValueError, so that none of it is taken for "there is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 
 from router.address import AddressError, HostName, Inet, parse_node, quoted
 from router.node import Node
@@ -40,7 +40,17 @@ DIGITS = 10  # of the largest of these
 PASSING, WARNING = "passing", "warning"
 
 Pools = dict[str, list[Node]]
-Checks = dict[tuple[str, str], tuple[str, str]]  # (machine, check's id) → (service or "", status)
+
+
+class Check(NamedTuple):
+    """One check: its service ("": it is the machine's), its status, and Consul's index when it was written last."""
+
+    service: str
+    status: str
+    written: int = 0
+
+
+Checks = dict[tuple[str, str], Check]  # by machine and the check's id
 
 
 @dataclass(frozen=True)
@@ -87,23 +97,35 @@ def read_checks(answer: Any) -> tuple[Checks, list[str]]:
     for check in _list(answer, f"the answer to {CHECKS}"):
         try:
             table = _table(check, "a check")
-            checks[_text(table, "Node"), _text(table, "CheckID")] = _text(table, "ServiceName"), _text(table, "Status")
+            checks[_text(table, "Node"), _text(table, "CheckID")] = Check(
+                _text(table, "ServiceName"), _text(table, "Status"), _whole(table, "ModifyIndex")
+            )
         except MalformedError as error:
             malformed.append(str(error))
     return checks, malformed
 
 
 def changed_checks(before: Checks, now: Checks) -> tuple[set[str], set[str]]:
-    """(services, machines) of which a check came, went or changed."""
+    """(services, machines) of which a check came, went or has another status."""
+    return _concerned(before, now, lambda check: check and check[:2])
+
+
+def written_checks(before: Checks, now: Checks) -> tuple[set[str], set[str]]:
+    """The same for every change, also to another status and back again, or of what a check says alone."""
+    return _concerned(before, now, lambda check: check)
+
+
+def _concerned(before: Checks, now: Checks, seen: Callable[[Check | None], object]) -> tuple[set[str], set[str]]:
     services: set[str] = set()
     machines: set[str] = set()
-    for check in before.keys() | now.keys():
-        if before.get(check) != now.get(check):
-            for service, _ in filter(None, (before.get(check), now.get(check))):
-                if service:
-                    services.add(service)
+    for where in before.keys() | now.keys():
+        old, new = before.get(where), now.get(where)
+        if seen(old) != seen(new):
+            for check in filter(None, (old, new)):
+                if check.service:
+                    services.add(check.service)
                 else:
-                    machines.add(check[0])
+                    machines.add(where[0])
     return services, machines
 
 

@@ -122,11 +122,11 @@ class Consul(Process):
         return False
 
 
-def entry(address: str, status: str = "passing", **service: Any) -> dict[str, Any]:
-    """One instance as /v1/health/service/NAME has it."""
+def entry(address: str, status: str = "passing", written: int = 1, **service: Any) -> dict[str, Any]:
+    """One instance as /v1/health/service/NAME has it; `written` is the index at which its check changed last."""
     host, _, port = address.rpartition(":")
     said = {"ID": address, "Address": host, "Port": int(port), "Tags": ["uwsgi"], "Meta": None, **service}
-    checks = [{"Node": "n1", "CheckID": f"service:{address}", "Status": status}]
+    checks = [{"Node": "n1", "CheckID": f"service:{address}", "Status": status, "ModifyIndex": written}]
     return {"Node": {"Node": "n1", "Address": "127.0.0.1"}, "Service": said, "Checks": checks}
 
 

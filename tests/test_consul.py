@@ -94,6 +94,21 @@ def test_a_check_that_changes_has_its_service_read_alone(agent: ScriptedAgent) -
         assert agent.count(f"{SERVICE}web") == reads
 
 
+def test_a_check_that_changes_and_changes_back_between_two_looks(agent: ScriptedAgent) -> None:
+    """The service is read in between for another reason; the watch shows no change of status afterwards."""
+    with Told(agent) as told:
+        told.hear("replace")
+        agent.still.add(CHECKS)
+        change(agent, app=[entry(NODE, "critical")])  # the catalog has moved: all are read again
+        told.hear("set", "app", [])
+        agent.still.add(CATALOG)
+        told.since()
+        change(agent, app=[entry(NODE, written=99)])
+        agent.still.discard(CHECKS)
+        agent.moved()
+        told.hear("set", "app", [NODE])
+
+
 def test_a_key_has_the_nodes_of_all_services_that_name_it(agent: ScriptedAgent) -> None:
     meta = {"uwsgi-key": "foo.com,bar.com"}
     agent.services = {"app": [entry(NODE, Meta=meta)], "web": [entry(OTHER, Tags=["uwsgi", "uwsgi-key=foo.com"])]}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.consulentry import Wanted, changed_checks, read_catalog, read_checks, read_service
+from discovery.consulentry import Check, Wanted, changed_checks, read_catalog, read_checks, read_service, written_checks
 from router.node import Node
 
 SERF = {"Node": "n1", "CheckID": "serfHealth", "Status": "passing", "ServiceName": "", "ServiceID": ""}
@@ -199,9 +199,17 @@ def test_which_checks_changed() -> None:
     assert changed_checks(before, now) == ({"app", "b", "c"}, set())
 
 
+def test_a_check_that_changed_to_and_fro_was_written() -> None:
+    before, _ = read_checks([SERF, {**check("passing"), "ModifyIndex": 20}])
+    now, _ = read_checks([{**SERF, "ModifyIndex": 1}, {**check("passing"), "ModifyIndex": 22}])
+    assert changed_checks(before, now) == (set(), set())
+    assert written_checks(before, now) == ({"app"}, {"n1"})
+    assert written_checks(now, now) == (set(), set())
+
+
 def test_a_malformed_check_costs_itself_alone() -> None:
     checks, wrong = read_checks([SERF, 5, {**SERF, "Status": []}])
-    assert checks == {("n1", "serfHealth"): ("", "passing")}
+    assert checks == {("n1", "serfHealth"): Check("", "passing")}
     assert wrong == ["a check is a number, expected an object", "Status is a list, expected a text"]
 
 
