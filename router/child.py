@@ -217,6 +217,6 @@ class Child:
         for key in message.get("wanted", ()):
             self.questions.ask(key, self.note_unknown)
         if "counters" in message:
-            self.slot.counts = message
+            self.slot.hear(message, time())
             for number in [number for number in self.answered if number <= message["counters"]]:
                 self.answered.pop(number).set()

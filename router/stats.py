@@ -41,6 +41,7 @@ class Slot:
     pid: int = 0  # 0 while it is empty
     spawns: int = 0
     last_spawn: float = 0.0  # unix seconds
+    last_answer: float = 0.0  # when `counts` came; unix seconds, 0 before the first
     counts: Counts = field(default_factory=dict)  # of its process, as that last told
     past: Counts = field(default_factory=dict)  # `total` of the processes before it
 
@@ -49,7 +50,13 @@ class Slot:
         self.pid = pid
         self.spawns += 1
         self.last_spawn = now
+        self.last_answer = 0.0
         self.counts = {"cheap": cheap}
+
+    def hear(self, counts: Counts, now: float) -> None:
+        """Its process has told what it has counted."""
+        self.counts = counts
+        self.last_answer = now
 
     def vacate(self) -> None:
         """The process is gone; what it counted stays."""
@@ -148,7 +155,7 @@ def snapshot(
         "lookups": {**lookups, "refused": lookups["refused"] + complaints[TOO_MANY]},
         "cheap": int(bool(shares) and all(counts.get("cheap", False) for counts in shares)),
         "workers": workers,
-        "routers": [{name: worker[name] for name in ("pid", "active_sessions", "requests")} for worker in workers],
+        "routers": [_router(slot, worker) for slot, worker in zip(running, workers, strict=True)],
         "complaints": dict(complaints),
         "sources": list(sources),
         "hosts": [
@@ -183,6 +190,11 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
         "active_sessions": active,
         "cores": [{"id": 0, "requests": total["requests"], "in_request": int(active > 0)}],
     }
+
+
+def _router(slot: Slot, worker: Mapping[str, Any]) -> dict[str, Any]:
+    """The same process in few words, and when it was heard last: one that is stuck does not answer."""
+    return {**{name: worker[name] for name in ("pid", "active_sessions", "requests")}, "last_answer": slot.last_answer}
 
 
 def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,8 @@ def free_port(host: str = "127.0.0.1") -> int:
                 return port
     raise AssertionError(f"no free port in {_block}")
 
+
+NEW_NODE = " => new node: "  # in the log line of an announcement
 
 FORMS = ("ipv4", "ipv6", "name", "path", "abstract")
 
@@ -269,16 +272,33 @@ class Router(Process):
                 "warm_timeout": 0,
                 **options,
             }
+        self.stats_enabled = bool(stats_address or (not ini and options["stats"]))
         argv = (*launcher, *router_command(fastrouter), *words, *as_words(options, fastrouter))
         super().__init__(*argv, cwd=cwd, env=env, pass_fds=pass_fds)
         try:
             for slot in range(1, int(str(options.get("processes", 1))) + 1):
                 self.wait_line(rf"spawned uWSGI fastrouter {slot} ")
-            if stats_address or (not ini and options["stats"] is not None):
+            if self.stats_enabled:
                 self.wait_line("stats server enabled on")
         except BaseException:
             self.__exit__(None, None, None)
             raise
+
+    def wait_line(self, pattern: str, timeout: float = 10) -> re.Match[str]:
+        """As any Process'. A new node is served when the line has come: the routers know it a moment later."""
+        match = super().wait_line(pattern, timeout)
+        if NEW_NODE in match.string and self.stats_enabled:
+            self.settle()
+        return match
+
+    def settle(self) -> None:
+        """Waits until each router process has taken in all that has changed so far."""
+
+        def told() -> bool:
+            now = time.time()  # whoever answers after this was asked after this
+            return all(router["last_answer"] >= now for router in self.stats().get("routers", ()))
+
+        wait_for(told, "the routers to take in what has changed")
 
     def stats(self) -> dict[str, Any]:
         """One reading of the stats server."""
@@ -298,8 +318,9 @@ class Router(Process):
         return {node["name"]: node for node in self.pool(key).get("nodes", []) if not node["death_mark"]}
 
     def wait_for_nodes(self, key: str, count: int, timeout: float = 10) -> dict[str, dict[str, Any]]:
-        """Waits until exactly `count` nodes of `key` are alive in stats; returns them."""
+        """Waits until exactly `count` nodes of `key` are alive in stats, and the routers know; returns them."""
         wait_for(lambda: len(self.nodes(key)) == count, f"{count} nodes of {key}", timeout)
+        self.settle()
         return self.nodes(key)
 
     def wait_idle(self) -> None:

@@ -28,12 +28,12 @@ class Silent:
 
 
 def slots(*shares: dict[str, Any]) -> list[stats.Slot]:
-    """Slots with the processes 1000, 1001, ..., which were started at 50.5 and have told this."""
+    """Slots with the processes 1000, 1001, ..., which were started at 50.5 and have told this at 70.25."""
     made = []
     for number, share in enumerate(shares):
         slot = stats.Slot(number + 1)
         slot.fill(1000 + number, 50.5, cheap=False)
-        slot.counts = share
+        slot.hear(share, 70.25)
         made.append(slot)
     return made
 
@@ -115,8 +115,8 @@ def test_a_router_process_is_shown_as_a_worker() -> None:
 def test_routers_are_the_same_rows_with_fewer_names() -> None:
     found = shown(a_table(), share(3, ref=1), share(4))
     assert found["routers"] == [
-        {"pid": 1000, "active_sessions": 1, "requests": 3},
-        {"pid": 1001, "active_sessions": 0, "requests": 4},
+        {"pid": 1000, "active_sessions": 1, "requests": 3, "last_answer": 70.25},
+        {"pid": 1001, "active_sessions": 0, "requests": 4, "last_answer": 70.25},
     ]
 
 
@@ -135,7 +135,7 @@ def test_a_slot_counts_on_when_its_process_is_replaced() -> None:
     assert [worker["id"] for worker in found["workers"]] == [2], "an empty slot is no process"
     assert (found["active_sessions"], found["complaints"]) == (0, {"no key": 4, "internal error": 2})
     first.fill(2000, 60.0, cheap=False)
-    first.counts = share(2)
+    first.hear(share(2), 80.5)
     again = of(table, [first, second])["workers"][0]
     assert (again["pid"], again["respawn_count"], again["last_spawn"]) == (2000, 2, 60)
     assert (again["requests"], again["delta_requests"], again["tx"], again["exceptions"]) == (5, 2, 50, 2)
