@@ -63,12 +63,13 @@ def _state(member: Member) -> int:
 
 
 def in_turn(members: Collection[Member], state: Callable[[Member], int] = _state) -> list[Member]:
-    """The members that a ring is made of: the lowest backup level that has a live one.
+    """The members that a ring is made of: of those that are not drained, the lowest backup level that has a live one.
 
     An endpoint on trial stands in the ring of any level at or above its own: it is tried by one request, and if that
     goes well its level takes over again. Where none is live, the lowest level on trial serves.
     """
-    reachable = [(member, turn) for member in members if (turn := state(member)) != OUT]
+    willing = (member for member in members if not member.endpoint.drained)
+    reachable = [(member, turn) for member in willing if (turn := state(member)) != OUT]
     live = [member.node.backup for member, turn in reachable if turn == LIVE]
     level = min(live or [member.node.backup for member, _ in reachable], default=0)
     return [

@@ -20,7 +20,7 @@ import gevent.subprocess
 
 from router.endpoint import OUT
 from router.options import Options
-from router.pair import Message, encode, messages, pack_node
+from router.pair import Message, encode, messages, pack_health, pack_node, take_health
 from router.questions import Questions
 from router.stats import Slot
 from router.table import Change, Table
@@ -58,7 +58,6 @@ class Child:
     ) -> None:
         self.slot = slot
         self.table = table
-        self.gracetime = options.gracetime
         self.questions = questions
         self.warming_left = warming_left
         self.pair, theirs = socket.socketpair()
@@ -109,6 +108,10 @@ class Child:
         """Nobody serves this key, for which the router has asked."""
         self.unknown[key] = None
         self.news.set()
+
+    def note_drain(self) -> None:
+        if self.told:
+            self.order(drained=drained(self.table))
 
     def order(self, **orders: Any) -> None:
         self.orders.update(orders)
@@ -167,8 +170,13 @@ class Child:
     def _whole_table(self) -> Message:
         table = self.table
         pools = {key: list(map(pack_node, table.nodes(key))) for key in table.pools}
-        out = [endpoint.address for endpoint in table.out]
-        return {"pools": pools, "out": out, "warming": self.warming_left()}
+        now = monotonic()
+        return {
+            "pools": pools,
+            "out": [pack_health(endpoint, now) for endpoint in table.out],
+            "drained": drained(table),
+            "warming": self.warming_left(),
+        }
 
     def _news(self) -> Message:
         table = self.table
@@ -185,10 +193,11 @@ class Child:
             message["unknown"] = unknown
         if keys:
             message["set"] = [[key, list(map(pack_node, table.nodes(key))), list(left)] for key, left in keys.items()]
-        for name, out in (("out", True), ("live", False)):
-            found = [a for a in health if a in table.endpoints and (table.endpoints[a].state == OUT) is out]
-            if found:
-                message[name] = found
+        known = [endpoint for address in health if (endpoint := table.endpoints.get(address))]
+        if out := [pack_health(endpoint, monotonic()) for endpoint in known if endpoint.state == OUT]:
+            message["out"] = out
+        if live := [endpoint.address for endpoint in known if endpoint.state != OUT]:
+            message["live"] = live
         return message
 
     def _next_keys(self) -> dict[str, dict[str, None]]:
@@ -207,16 +216,15 @@ class Child:
             self._hear(message)
 
     def _hear(self, message: Message) -> None:
-        table = self.table
-        for address in message.get("out", ()):
-            if endpoint := table.endpoints.get(address):
-                table.fail(endpoint, monotonic() + self.gracetime)  # as that router has it
-        for address in message.get("live", ()):
-            if endpoint := table.endpoints.get(address):
-                table.restore(endpoint)
+        take_health(self.table, message.get("out", ()), message.get("live", ()), monotonic())
         for key in message.get("wanted", ()):
             self.questions.ask(key, self.note_unknown)
         if "counters" in message:
             self.slot.hear(message, time())
             for number in [number for number in self.answered if number <= message["counters"]]:
                 self.answered.pop(number).set()
+
+
+def drained(table: Table) -> list[list[str]]:
+    """All that is, as it stands in a message."""
+    return [list(each) for each in table.drained]

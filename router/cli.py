@@ -14,8 +14,9 @@ from urllib.parse import urlencode
 
 from router import __version__, commands, net
 from router.configuration import HelpRequested, OptionsError, VersionRequested, load
+from router.help import help_text
 from router.logs import log, log_to
-from router.options import Options, help_text
+from router.options import Options
 from router.sockets import Sockets
 from router.source import Source
 from router.sources import Common, Opened, load_source, open_source, words

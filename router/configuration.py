@@ -53,13 +53,17 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, list
 
 
 def _command_line_names() -> tuple[dict[str, Name], dict[str, Name]]:
-    """The names that a command line may hold: those that matter, and those of workers."""
-    ours = {name: Name(entry.notation, entry.field) for name, entry in (UWSGI | PLAIN).items()}
+    """The names that a command line may hold: those that matter, and the rest, which make no beginning ambiguous.
+
+    To the rest belong what workers have, and what we have written as uWSGI would if it had it.
+    """
+    named = {name: Name(entry.notation, entry.field) for name, entry in (UWSGI | PLAIN).items()}
+    invented = {name: named.pop(name) for name, entry in UWSGI.items() if entry.ours and name not in PLAIN}
     asked = {name: Name("", name) for name in ("help", "version")}
     matter = {name: Name(notation, name) for name, notation in foreign.notations("refused", "idle", "silent")}
     plain = {name.removeprefix("fastrouter-"): known for name, known in matter.items()}
     workers = {name: Name(notation, name) for name, notation in foreign.notations("worker")}
-    return {**plain, **matter, **asked, **ours}, workers
+    return {**plain, **matter, **asked, **named}, {**workers, **invented}
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[Setting]:

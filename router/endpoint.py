@@ -1,17 +1,18 @@
 """The live state of one address, whatever keys it serves: requests in flight, in turn or out of it.
 
-    LIVE ──failure──▶ OUT ──gracetime──▶ TRIAL ──picked──▶ TRYING ──connected──▶ LIVE
-                       ▲                   ▲                  │ │
-                       │                   └──client left─────┘ │
-                       └──────────────────────────failure───────┘
+    LIVE ──failure──▶ OUT ──its time──▶ TRIAL ──picked──▶ TRYING ──goes well──▶ LIVE
+                       ▲                  ▲                  │ │
+                       │                  └──client left─────┘ │
+                       └─────────────────────────failure───────┘
 
-An announcement brings a refused endpoint from any state straight back to LIVE. While it is in TRIAL one request may
-try it; the others go elsewhere. Transitions happen in `Table`, which tells the pools concerned; but for the one to
-TRYING, which is the balancer's own.
+Why it is out decides what brings it back (`Cause`). While it is in TRIAL one request may try it; the others go
+elsewhere. Transitions happen in `Table`, which tells the pools concerned; but for the one to TRYING, which is the
+balancer's own. To be drained is no state of health: a drained endpoint gets no new requests, however it is.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,16 +21,32 @@ if TYPE_CHECKING:
 LIVE, OUT, TRIAL, TRYING = range(4)
 
 
+class Cause(IntEnum):
+    """Why an endpoint is out, the weakest first: what is out for one of them does not become out for a weaker one."""
+
+    REFUSED = 1  # no connection came about: back when one does, or by the node's own announcement
+    BROKEN = 2  # it took requests and hung or broke off: back when it begins to answer one; it announced all along
+    EJECTED = 3  # by an operator: back likewise, or by an operator
+    CHECK = 4  # the active check failed: back when that goes well
+
+
 class Endpoint:
     """One address: `family` and `sockaddr` as `socket.connect` wants them, and its state in this process."""
 
-    __slots__ = ("address", "failed_at", "family", "in_flight", "members", "out_until", "sockaddr", "state")
+    __slots__ = (
+        "address", "broken", "cause", "drained", "failed_at", "family", "in_flight", "members", "out_until",
+        "sockaddr", "state", "times",
+    )  # fmt: skip
 
     def __init__(self, address: str, family: int, sockaddr: Any) -> None:
         self.address = address
         self.family = family
         self.sockaddr = sockaddr
         self.state = LIVE
+        self.cause = Cause.REFUSED  # meaningful while not LIVE
+        self.times = 0  # so often it went out since it was LIVE for long
+        self.broken = 0  # requests in a row that it took and did not answer, in this process
+        self.drained = False
         self.in_flight = 0
         self.failed_at = 0.0  # unix seconds; meaningful while OUT, in the supervisor alone
         self.out_until = 0.0  # monotonic seconds; meaningful while OUT

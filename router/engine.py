@@ -36,7 +36,7 @@ from router.pool import Member
 from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
 from router.session import CLOSED, CONNECT, DETOUR, HEAD, NO_NODE, RELAY, WAIT, Detours, Session
 from router.table import Table
-from router.uwsgi import HEADER, PacketError, looks_like_http, printable
+from router.uwsgi import HEADER, PacketError, looks_like_http
 from router.waiting import WaitingRoom
 
 log = logging.getLogger("gfrouter")
@@ -55,7 +55,7 @@ class Engine:
     """All sessions of one router process. `timeout` and `connect_timeout` in seconds. Not thread-safe, never blocks.
 
     The owner has `turn` called when the descriptor `fileno()` is readable, `accept` when a listener is, `resume` soon
-    after `wake` was called, and `sweep` once a second.
+    after `wake` was called, and `sweep` (deadlines.py) once a second.
     """
 
     def __init__(
@@ -373,28 +373,3 @@ class Engine:
                 relay_up(self, session)
             except Exception:
                 self.fault(session)
-
-    def sweep(self) -> None:
-        """Once a second: end what has taken too long. Limits are exceeded by less than a second, never undercut."""
-        self.tick += 1
-        self.complaints.next_second()
-        for fd, session in enumerate(self.sessions):
-            if session is None or fd != session.client_fd:
-                continue
-            try:
-                self.judge(session, self.tick - session.tick)
-            except Exception:
-                self.fault(session)
-
-    def judge(self, session: Session, age: int) -> None:
-        """End the session if `age` seconds without a sign of life are too many in its state."""
-        if session.state == CONNECT:
-            if age > self.connect_timeout:
-                self.unconnected(session, errno.ETIMEDOUT)
-        elif session.state == HEAD:
-            if age > self.head_timeout:
-                have = len(session.partial or b"")
-                self.refuse(session, "head timeout", f"head not complete after {age - 1} s, {have} bytes came")
-        elif age > self.timeout and session.state in (RELAY, WAIT):
-            address = printable(session.member.endpoint.address) if session.member else "(none is known)"
-            self.refuse(session, "timeout", f"nothing moved for {self.timeout} s, at node {address}")

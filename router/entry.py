@@ -24,7 +24,8 @@ class Entry:
     """One option.
 
     `read` turns a text into the value; its ValueError says what is wrong and what is legal.
-    `plain`: its spellings on the command line and in [gfrouter]; `uwsgi`: those in uWSGI's own configuration.
+    `plain`: its spellings on the command line and in [gfrouter]; `uwsgi`: those in uWSGI's own configuration. `ours`:
+    uWSGI has nothing like it.
     """
 
     field: str
@@ -37,6 +38,7 @@ class Entry:
     uwsgi: tuple[str, ...]
     zero_is_default: bool
     value_is_optional: bool
+    ours: bool
 
     @property
     def is_flag(self) -> bool:
@@ -63,6 +65,7 @@ def option(
     uwsgi: str | None = None,
     zero_is_default: bool = False,
     value_is_optional: bool = False,
+    ours: bool = False,
 ) -> T:
     """One row; without `uwsgi` its spellings there are the plain ones with `fastrouter-` before them."""
     names = plain.split()
@@ -75,6 +78,7 @@ def option(
         "uwsgi": tuple(f"fastrouter-{name}" for name in names) if uwsgi is None else tuple(uwsgi.split()),
         "zero_is_default": zero_is_default,
         "value_is_optional": value_is_optional,
+        "ours": ours,
     }
     return dataclasses.field(default=default, metadata=row)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from router.address import AddressError, HostName, parse_node
 from router.asked import Asked
-from router.endpoint import LIVE
+from router.endpoint import LIVE, Cause
 from router.node import Node
 from router.uwsgi import printable
 
@@ -88,7 +88,7 @@ class Feed:
         if len(targets) == 1:  # of a name with several addresses nobody knows which one has spoken
             endpoint = self._table.endpoints.get(targets[0])
             if endpoint is not None and endpoint.state != LIVE:
-                self._table.restore(endpoint)
+                self._table.restore(endpoint, Cause.REFUSED)
         return True
 
     def withdraw(self, key: str, address: str) -> None:

@@ -18,7 +18,7 @@ Verdict = Literal["silent", "idle", "worker", "refused"]
 
 FASTROUTER_REFUSED = """
     zerg= use-cache? use-pattern= use-base= use-code-string= use-socket? post-buffering= resubscribe=
-    resubscribe-bind= harakiri= uid= gid= force-key= emperor-socket= defer-connect-timeout=
+    resubscribe-bind= uid= gid= force-key= emperor-socket= defer-connect-timeout=
 """
 
 FASTROUTER_IDLE = """

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
-from router.entry import help_of, option, rows
+from router.entry import option, rows
 from router.values import (
+    MAX_FAILS,
     MAX_NODES,
     MAX_PROCESSES,
     MAX_QUOTA,
@@ -29,15 +29,19 @@ from router.values import (
     node_address,
     one_of,
     owner,
+    pages,
     queue_length,
     seconds,
     seconds_from_1,
     source_names,
+    statuses,
+    variable,
     whole,
 )
 
-ADDRESSES, REQUESTS, SUBSCRIPTIONS, DISCOVERY, FAILURES, PROCESS, CONFIGURATION = (
-    "Addresses", "Requests", "Announcements", "Sources of nodes", "Nodes that fail", "Processes", "Configuration"
+ADDRESSES, REQUESTS, SUBSCRIPTIONS, DISCOVERY, FAILURES, CHECKS, PROCESS, CONFIGURATION = (
+    "Addresses", "Requests", "Announcements", "Sources of nodes", "Nodes that fail", "Checks of nodes", "Processes",
+    "Configuration",
 )  # fmt: skip
 
 ADMIN_OFF = "off"  # in the place of an address
@@ -80,7 +84,7 @@ class Options:
         "answer here what operators ask, as HTTP and JSON (default: a unix socket for this user alone, "
         "/run/gfrouter/admin.sock, for others than root $XDG_RUNTIME_DIR/gfrouter/admin.sock or "
         "/tmp/gfrouter-UID/admin.sock)",
-        plain="admin",
+        plain="admin", ours=True,
     )  # fmt: skip
     backlog: int | None = option(
         None, queue_length, ADDRESSES, "N",
@@ -117,6 +121,32 @@ class Options:
         "close a request on which nothing moved for so long",
         plain="timeout", zero_is_default=True,
     )  # fmt: skip
+    head_timeout: int = option(
+        10, seconds_from_1, REQUESTS, "SECONDS",
+        "close a connection whose request's head is not complete so long after its beginning",
+        plain="head-timeout", ours=True,
+    )  # fmt: skip
+    first_byte_timeout: int = option(
+        0, seconds, REQUESTS, "SECONDS",
+        "give a node so long to begin its answer; 0 = the same as timeout",
+        plain="first-byte-timeout", ours=True,
+    )  # fmt: skip
+    session_timeout: int = option(
+        0, seconds, REQUESTS, "SECONDS",
+        "end a request after so long, whatever still moves; 0 = never",
+        plain="session-timeout", ours=True,
+    )  # fmt: skip
+    error_pages: str = option(
+        "", pages, REQUESTS, "on|off|FOLDER",
+        "answer what cannot be served with an HTTP error, and not with nothing; its page may be NUMBER.html in FOLDER "
+        "(default: off where a listening address is uWSGI's `fastrouter`, else on)",
+        plain="error-pages", ours=True,
+    )  # fmt: skip
+    unknown_key_status: Literal["404", "503"] = option(
+        "404", one_of("404", "503"), REQUESTS, "STATUS",
+        "the error for a key that nobody knows",
+        plain="unknown-key-status", ours=True,
+    )  # fmt: skip
     cheap: bool = option(
         False, flag, REQUESTS, "",
         "accept nothing while no node is known",
@@ -126,12 +156,12 @@ class Options:
         10, seconds, REQUESTS, "SECONDS",
         "let a request for an unknown key wait so long after the start, unless every source of nodes has spoken "
         "before; 0 = refuse it at once",
-        plain="warm-timeout",
+        plain="warm-timeout", ours=True,
     )  # fmt: skip
     lookup_timeout: int = option(
         3, seconds_from_1, REQUESTS, "SECONDS",
         "let a request for a key that a source of nodes looks up on demand, as dns does, wait so long for the answer",
-        plain="lookup-timeout",
+        plain="lookup-timeout", ours=True,
     )  # fmt: skip
     subscription_tolerance: int = option(
         17, seconds_from_1, SUBSCRIPTIONS, "SECONDS",
@@ -147,18 +177,18 @@ class Options:
         "announced", one_of("announced", "sender"), SUBSCRIPTIONS, "WHOSE",
         "where an announcement names no host, or 0.0.0.0 or [::], that is: announced = this machine, as in uWSGI, "
         "sender = the host that sent it, as for workers in containers",
-        plain="subscription-address",
+        plain="subscription-address", ours=True,
     )  # fmt: skip
     subscription_quota: int = option(
         1000, whole(0, MAX_QUOTA), SUBSCRIPTIONS, "N",
         "take so many announcements a second from one port, and four times as many from one host; 0 = no limit",
-        plain="subscription-quota",
+        plain="subscription-quota", ours=True,
     )  # fmt: skip
     discovery: tuple[str, ...] = option(
         (), source_names, DISCOVERY, "NAME|URL",
         "ask this source for nodes, one of those that `gfrouter sources` lists; repeatable: the first one that knows a "
         "node describes it. The subscription servers come first, or where the word subscription stands",
-        plain="discovery",
+        plain="discovery", ours=True,
     )  # fmt: skip
     to: tuple[str, ...] = option(
         (), node_address, DISCOVERY, "NODE",
@@ -174,28 +204,102 @@ class Options:
     max_keys: int = option(
         50_000, whole(1, MAX_NODES), DISCOVERY, "N",
         "keep at most so many keys of one source of nodes",
-        plain="max-keys",
+        plain="max-keys", ours=True,
     )  # fmt: skip
     max_nodes: int = option(
         50_000, whole(1, MAX_NODES), DISCOVERY, "N",
         "keep at most so many nodes of one source of nodes",
-        plain="max-nodes",
+        plain="max-nodes", ours=True,
     )  # fmt: skip
     connect_timeout: int = option(
         3, seconds_from_1, FAILURES, "SECONDS",
         "give a node so long to accept a connection",
-        plain="connect-timeout",
+        plain="connect-timeout", ours=True,
     )  # fmt: skip
     max_retries: int = option(
         3, whole(0, MAX_RETRIES), FAILURES, "N",
         "try so many other nodes after a failed connect",
         plain="max-retries", zero_is_default=True,
     )  # fmt: skip
-    retry: Literal["none", "connect", "idempotent"] = option(
-        "idempotent", one_of("none", "connect", "idempotent"), FAILURES, "WHEN",
-        "send a request to another node: none = never, connect = after a failed connect, idempotent = also a "
-        "GET, HEAD or OPTIONS without body whose node closed before its first byte",
-        plain="retry",
+    retry: Literal["none", "connect", "idempotent", "all-unsent"] = option(
+        "idempotent", one_of("none", "connect", "idempotent", "all-unsent"), FAILURES, "WHEN",
+        "send a request to another node: none = never, connect = after a failed connect, idempotent = also a GET, HEAD "
+        "or OPTIONS without body whose node closed before its first byte, all-unsent = also any other request whose "
+        "body has not gone further than it can be sent again; its node may have acted on it",
+        plain="retry", ours=True,
+    )  # fmt: skip
+    retry_budget: int = option(
+        20, whole(0, 100, "percent"), FAILURES, "PERCENT",
+        "of all requests, send so many at most to another node, but ten a second always; 0 = no limit",
+        plain="retry-budget", ours=True,
+    )  # fmt: skip
+    max_fails: int = option(
+        5, whole(0, MAX_FAILS), FAILURES, "N",
+        "leave a node out that took so many requests in a row and hung or broke off before it began to answer; 0 = "
+        "never",
+        plain="max-fails", ours=True,
+    )  # fmt: skip
+    max_ejected: int = option(
+        50, whole(0, 100, "percent"), FAILURES, "PERCENT",
+        "leave out at most this share of a key's nodes for that",
+        plain="max-ejected", ours=True,
+    )  # fmt: skip
+    slow_start: int = option(
+        0, seconds, FAILURES, "SECONDS",
+        "let the share of a node that is new or back grow over so long; 0 = at once",
+        plain="slow-start", ours=True,
+    )  # fmt: skip
+    max_connections: int = option(
+        0, whole(0, MAX_NODES), FAILURES, "N",
+        "send at most so many requests at a time to one node, which the router processes share; 0 = no limit",
+        plain="max-connections", ours=True,
+    )  # fmt: skip
+    max_queue: int = option(
+        100, whole(0, MAX_NODES), FAILURES, "N",
+        "let so many requests of one key wait for a node with room, in each router process",
+        plain="max-queue", ours=True,
+    )  # fmt: skip
+    queue_timeout: int = option(
+        5, seconds_from_1, FAILURES, "SECONDS",
+        "let them wait so long",
+        plain="queue-timeout", ours=True,
+    )  # fmt: skip
+    health_check: Literal["none", "connect", "ping", "request"] = option(
+        "none", one_of("none", "connect", "ping", "request"), CHECKS, "HOW",
+        "ask every node how it is: connect = whether it takes a connection, ping = uWSGI's ping, request = whether it "
+        "answers a request well",
+        plain="health-check", ours=True,
+    )  # fmt: skip
+    health_interval: int = option(
+        5, seconds_from_1, CHECKS, "SECONDS",
+        "ask each node so often",
+        plain="health-interval", ours=True,
+    )  # fmt: skip
+    health_timeout: int = option(
+        2, seconds_from_1, CHECKS, "SECONDS",
+        "give it so long to answer",
+        plain="health-timeout", ours=True,
+    )  # fmt: skip
+    health_fall: int = option(
+        3, whole(1, MAX_FAILS), CHECKS, "N",
+        "leave a node out after so many failed checks in a row",
+        plain="health-fall", ours=True,
+    )  # fmt: skip
+    health_rise: int = option(
+        2, whole(1, MAX_FAILS), CHECKS, "N",
+        "take it in again after so many good ones in a row",
+        plain="health-rise", ours=True,
+    )  # fmt: skip
+    health_var: tuple[str, ...] = option(
+        (), variable, CHECKS, "NAME=VALUE",
+        "a variable of the request that `health-check = request` sends, beside REQUEST_METHOD=GET, REQUEST_URI=/, "
+        "PATH_INFO=/ and HTTP_HOST, the node's key; repeatable",
+        plain="health-var", ours=True,
+    )  # fmt: skip
+    health_status: str = option(
+        "200-399", statuses, CHECKS, "FIRST[-LAST]",
+        "the statuses that are good answers to it",
+        plain="health-status", ours=True,
     )  # fmt: skip
     fallback: tuple[str, ...] = option(
         (), node_address, FAILURES, "NODE",
@@ -226,7 +330,22 @@ class Options:
     drain_timeout: int = option(
         30, seconds, PROCESS, "SECONDS",
         "give the requests in flight so long when stopping",
-        plain="drain-timeout",
+        plain="drain-timeout", ours=True,
+    )  # fmt: skip
+    state_file: str | None = option(
+        None, file_name, PROCESS, "FILE",
+        "keep what is known of the nodes here, and begin with it at the next start",
+        plain="state-file", ours=True,
+    )  # fmt: skip
+    harakiri: int = option(
+        0, seconds, PROCESS, "SECONDS",
+        "kill a router process that is stuck for so long; 0 = never",
+        plain="harakiri",
+    )  # fmt: skip
+    check: bool = option(
+        False, flag, CONFIGURATION, "",
+        "read the configuration, say what is wrong with it, and end: status 0 where it can be used",
+        plain="check", ours=True,
     )  # fmt: skip
     ini: tuple[str, ...] = option(
         (), file_name, CONFIGURATION, "FILE[:SECTION]",
@@ -258,22 +377,3 @@ class Options:
 TABLE = rows(Options)
 PLAIN = {name: entry for entry in TABLE for name in entry.plain}
 UWSGI = {name: entry for entry in TABLE for name in entry.uwsgi}
-
-INTRODUCTION = (
-    "Passes uwsgi requests on to the workers that announce themselves, as the uWSGI FastRouter does. "
-    "Without any option it listens on 127.0.0.1:3031 and takes announcements on 127.0.0.1:2626."
-)
-CLOSING = (
-    "Names may be cut short while they stay unambiguous. Without the dashes they go into the section "
-    "[gfrouter] of an ini file, and in capitals, as GFROUTER_NAME, into the environment; uWSGI's spellings "
-    "go into [uwsgi] and, as UWSGI_NAME, into the environment. The command line is stronger than files, "
-    "files than the environment."
-)
-
-
-def help_text(width: int = 80) -> str:
-    """What --help prints, wrapped to `width` columns."""
-    usage = "usage: gfrouter [OPTION ...] [FILE.ini[:SECTION] ...]\n       gfrouter COMMAND [WORD ...]"
-    introduction, closing = textwrap.wrap(INTRODUCTION, width), textwrap.wrap(CLOSING, width)
-    lines = [usage, "", *introduction, "", *help_of(TABLE, width), "  --help, --version", "", *closing]
-    return "\n".join(lines) + "\n"

@@ -7,7 +7,8 @@ Down, one message for all that is news when the router reads:
     {"pools": {key: [node, ...], ...}}                     second, once: the whole table; the router accepts after it
     {"warming": seconds}                                   with the table: so long unknown keys may wait; 0: no longer
     {"set": [[key, [node, ...], [address, ...]], ...]}     keys that changed, what they hold, and who has left
-    {"out": [address, ...], "live": [address, ...]}        endpoints out of turn, or in it again
+    {"out": [health, ...], "live": [address, ...]}         endpoints out of turn, or in it again
+    {"drained": [[address, ...], [key, ...]]}              all that get no new requests
     {"unknown": [key, ...]}                                asked for by this router, and nobody serves them
     {"count": N}                                           asks for the counters
     {"stop": true}                                         accept no more, finish, end
@@ -15,18 +16,22 @@ Up:
     {"out": [...], "live": [...]}                          what happened to endpoints here
     {"wanted": [key, ...]}                                 requests wait for these, which nobody serves, to be looked up
     {"counters": N, ...}                                   the answer to {"count": N} (stats.py says what is in it)
-A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm. Keys that are not UTF-8
-travel as JSON's escapes of their surrogates.
+A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm; a health too: address, cause,
+times, seconds for which it is out. Keys that are not UTF-8 travel as JSON's escapes of their surrogates.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
+from router.endpoint import Cause, Endpoint
 from router.node import Node
+
+if TYPE_CHECKING:
+    from router.table import Table
 
 Message = dict[str, Any]
 
@@ -76,6 +81,21 @@ def pack_node(node: Node) -> list[Any]:
     return [
         node.address, node.weight, node.backup, node.modifier1, node.modifier2, node.proto, node.vassal, node.algorithm,
     ]  # fmt: skip
+
+
+def pack_health(endpoint: Endpoint, now: float) -> list[Any]:
+    """An endpoint that is out, as it stands in a message; `now` in monotonic seconds."""
+    return [endpoint.address, endpoint.cause, endpoint.times, endpoint.out_until - now]
+
+
+def take_health(table: Table, out: Iterable[list[Any]], live: Iterable[str], now: float) -> None:
+    """Bring the endpoints of `table` into the state that the other side says they are in."""
+    for address, cause, times, seconds in out:
+        if endpoint := table.endpoints.get(address):
+            table.fail(endpoint, now + seconds, Cause(cause), times)
+    for address in live:
+        if endpoint := table.endpoints.get(address):
+            table.restore(endpoint)
 
 
 def unpack_node(values: list[Any]) -> Node:

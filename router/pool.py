@@ -56,7 +56,7 @@ class Member:
 class Pool:
     """The members of one key by address, their algorithm, and the ring that `wrr` walks."""
 
-    __slots__ = ("algorithm", "hits", "key", "lap", "members", "pick", "randrange", "ring", "stale", "turns")
+    __slots__ = ("algorithm", "drained", "hits", "key", "lap", "members", "pick", "randrange", "ring", "stale", "turns")
 
     def __init__(self, key: str, algorithm: str, randrange: Callable[[int], int]) -> None:
         self.key = key
@@ -64,6 +64,7 @@ class Pool:
         self.pick = ALGORITHMS[self.algorithm]
         self.members: dict[str, Member] = {}
         self.hits = 0
+        self.drained = False  # its key is: nobody takes new requests for it
         self.randrange = randrange
         self.stale = True
         self.ring: list[Member] = []
@@ -73,7 +74,7 @@ class Pool:
     def lay_ring(self) -> None:
         """Lay the ring anew, after a change of members, weights, levels or health; the walk starts anywhere."""
         self.stale = False
-        self.ring = in_turn(self.members.values())
+        self.ring = [] if self.drained else in_turn(self.members.values())
         if not self.ring:
             return
         ring_laps = laps([(member, member.node.weight) for member in self.ring])

@@ -21,12 +21,13 @@ import gevent.socket
 from gevent.server import StreamServer
 
 from router import stats
+from router.deadlines import sweep
 from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
 from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
-from router.pair import Message, encode, messages, unpack_node
+from router.pair import Message, encode, messages, pack_health, take_health, unpack_node
 from router.session import Detours
 from router.static import only_fallback
 from router.table import Change, Table
@@ -97,7 +98,7 @@ class Router:
         self.serving = False  # the table is in and nobody has said stop
         self.accepting = False
         self.relayed = False  # health that came from the supervisor is not news to it
-        self.health: dict[str, bool] = {}  # address → in turn; what the supervisor is to be told
+        self.health: dict[str, Endpoint] = {}  # whose state the supervisor is to be told
         self.answers: list[Message] = []
         self.news = gevent.event.Event()
         self.stopping = gevent.event.Event()
@@ -129,7 +130,7 @@ class Router:
         self.stopping.set()
 
     def sweep(self) -> None:
-        self.engine.sweep()
+        sweep(self.engine)
         self.table.begin_trials(monotonic())
 
     # What the supervisor says.
@@ -156,13 +157,11 @@ class Router:
                 self.feed.withdraw(key, address)
             self.feed.set(key, [unpack_node(node) for node in nodes])
         self.relayed = True
-        for address in message.get("out", ()):
-            if (endpoint := self.table.endpoints.get(address)) and endpoint.state != OUT:
-                self.table.fail(endpoint, monotonic() + self.options.gracetime)
-        for address in message.get("live", ()):
-            if endpoint := self.table.endpoints.get(address):
-                self.table.restore(endpoint)
+        take_health(self.table, message.get("out", ()), message.get("live", ()), monotonic())
         self.relayed = False
+        if "drained" in message:
+            addresses, keys = message["drained"]
+            self.table.drain((addresses, keys))
         self.engine.room.deny(message.get("unknown", ()))
         if "warming" in message:
             self.warm(message["warming"])
@@ -225,7 +224,7 @@ class Router:
         if self.relayed:
             return
         if endpoint.state in (LIVE, OUT):
-            self.health[endpoint.address] = endpoint.state == LIVE
+            self.health[endpoint.address] = endpoint
             self.news.set()
         self.go_cheap_or_not()
 
@@ -237,8 +236,9 @@ class Router:
             health, self.health = self.health, {}
             answers, self.answers = self.answers, []
             if health:
-                live = [address for address, in_turn in health.items() if in_turn]
-                answers.append({"live": live, "out": [address for address, in_turn in health.items() if not in_turn]})
+                endpoints, now = list(health.values()), monotonic()
+                out = [pack_health(endpoint, now) for endpoint in endpoints if endpoint.state == OUT]
+                answers.append({"live": [one.address for one in endpoints if one.state == LIVE], "out": out})
             if wanted := self.lookups.take():
                 answers.append({"wanted": wanted})
             try:

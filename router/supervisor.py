@@ -72,6 +72,7 @@ class Supervisor:
         self.table = Table(
             on_change=self.on_change,
             on_health=self.on_health,
+            on_drain=self.on_drain,
             on_spoken=self.on_spoken,
             is_own=net.listens_at(chain.from_iterable(listeners)),
         )
@@ -234,6 +235,10 @@ class Supervisor:
         if endpoint.state in (LIVE, OUT):
             for router in self.routers:
                 router.note_health(endpoint.address)
+
+    def on_drain(self) -> None:
+        for router in self.routers:
+            router.note_drain()
 
     # Stats and the admin API.
 

@@ -11,12 +11,12 @@ on a change (log lines, the routers' copies, cheap mode) is told through the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from random import randrange
 
 from router.address import HostName, Inet, Unix, parse_node
-from router.endpoint import LIVE, OUT, TRIAL, Endpoint
+from router.endpoint import LIVE, OUT, TRIAL, Cause, Endpoint
 from router.feed import Feed
 from router.node import Node
 from router.pool import Member, Pool
@@ -24,6 +24,8 @@ from router.pool import Member, Pool
 UNLIMITED = 2**63
 MOST_ADDRESSES = 16  # of one host name
 MOST_NAMED = 20_000  # members by host names: each node may be as many as its name has addresses
+
+Drained = tuple[Collection[str], Collection[str]]  # addresses, keys
 
 
 @dataclass(slots=True)
@@ -53,10 +55,10 @@ class Change:
 class Table:
     """Key → `Pool`, address → `Endpoint`, and the host names that stand for addresses.
 
-    `on_change` hears of membership, `on_health` of endpoints' states, `on_name` of each new host name, `on_spoken` of
-    each source that has given all that it can see, for the first time, `on_answer` of each key of which a feed has said
-    all that it knows, or that it cannot tell. `is_own` says of a numeric address whether the router itself listens
-    there: a node there would send each request round and round.
+    `on_change` hears of membership, `on_health` of endpoints' states, `on_drain` of what is drained, `on_name` of each
+    new host name, `on_spoken` of each source that has given all that it can see, for the first time, `on_answer` of
+    each key of which a feed has said all that it knows, or that it cannot tell. `is_own` says of a numeric address
+    whether the router itself listens there: a node there would send each request round and round.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Table:
         *,
         on_change: Callable[[Change], None] = lambda change: None,
         on_health: Callable[[Endpoint], None] = lambda endpoint: None,
+        on_drain: Callable[[], None] = lambda: None,
         on_name: Callable[[str], None] = lambda address: None,
         on_spoken: Callable[[Feed], None] = lambda feed: None,
         on_answer: Callable[[Feed, str], None] = lambda feed, key: None,
@@ -73,6 +76,7 @@ class Table:
         self.pools: dict[str, Pool] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.out: set[Endpoint] = set()
+        self.drained: Drained = ((), ())
         self.feeds: list[Feed] = []
         self.names: dict[str, Name] = {}  # by the announced address, `app.internal:3031`
         self.named: dict[str, dict[str, None]] = {}  # key → those of `names` that stand in its nodes
@@ -80,6 +84,7 @@ class Table:
         self.admitted: dict[str, Inet | Unix] = {}  # the new addresses of the verb at hand, as they were parsed
         self.on_change = on_change
         self.on_health = on_health
+        self.on_drain = on_drain
         self.on_name = on_name
         self.on_spoken = on_spoken
         self.on_answer = on_answer
@@ -104,14 +109,22 @@ class Table:
 
     # Health. The only way for an endpoint to change its state, except that the balancer takes one on trial.
 
-    def fail(self, endpoint: Endpoint, out_until: float) -> None:
-        """`endpoint` failed: out of turn until `out_until` (monotonic seconds), then on trial."""
-        endpoint.out_until = out_until
+    def fail(self, endpoint: Endpoint, out_until: float, cause: Cause = Cause.REFUSED, times: int = 1) -> None:
+        """`endpoint` failed, the `times`-th time in a row: out of turn until `out_until` (monotonic seconds), then on
+        trial. Where it is out for a stronger cause, that stays.
+        """
+        if endpoint.state != LIVE and endpoint.cause > cause:
+            return
+        worse = endpoint.state == OUT and endpoint.cause < cause
+        endpoint.out_until, endpoint.cause, endpoint.times = out_until, cause, times
         self._turn(endpoint, OUT)
+        if worse:
+            self.on_health(endpoint)
 
-    def restore(self, endpoint: Endpoint) -> None:
-        """`endpoint` works: it connected, or announced itself."""
-        self._turn(endpoint, LIVE)
+    def restore(self, endpoint: Endpoint, cure: Cause = Cause.CHECK) -> None:
+        """`endpoint` works; if it is out for a stronger cause than `cure`, that does not show it."""
+        if endpoint.cause <= cure:
+            self._turn(endpoint, LIVE)
 
     def release_trial(self, endpoint: Endpoint) -> None:
         """The request that tried `endpoint` went away before there was a result: the next one may try."""
@@ -131,6 +144,22 @@ class Table:
             for member in endpoint.members:
                 member.pool.stale = True
             self.on_health(endpoint)
+
+    def drain(self, drained: Drained) -> None:
+        """From now on these endpoints and keys, known or not, get no new requests, and all others do."""
+        before, self.drained = self.drained, drained
+        addresses, keys = drained
+        for address in {*before[0], *addresses}:
+            if endpoint := self.endpoints.get(address):
+                endpoint.drained = address in addresses
+                for member in endpoint.members:
+                    member.pool.stale = True
+        for key in {*before[1], *keys}:
+            if pool := self.pools.get(key):
+                pool.drained = key in keys
+                pool.stale = True
+        if before != drained:
+            self.on_drain()
 
     # Merging.
 
@@ -213,6 +242,7 @@ class Table:
                     continue  # the next lookup may find room
                 if pool is None:
                     pool = self.pools[key] = Pool(key, node.algorithm, self.randrange)
+                    pool.drained = key in self.drained[1]
                     change.opened = True
                 change.joined.append(self._join(pool, node))
             else:
@@ -233,6 +263,7 @@ class Table:
             target = self.admitted.get(node.address) or parse_node(node.address)
             assert not isinstance(target, HostName)  # a member's address is one that a name stands for
             endpoint = self.endpoints[node.address] = Endpoint(node.address, target.family, target.sockaddr)
+            endpoint.drained = node.address in self.drained[0]
         member = pool.members[node.address] = Member(pool, endpoint, node)
         endpoint.members.add(member)
         self.named_members += bool(node.host)

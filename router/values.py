@@ -20,6 +20,7 @@ from router.url import parse_url, url_of
 MAX_SECONDS = 365 * 24 * 3600
 MAX_PROCESSES = 1024
 MAX_RETRIES = 1000
+MAX_FAILS = 1000
 MAX_BACKLOG = 1_000_000
 MAX_NODES = 10_000_000
 MAX_QUOTA = 1_000_000
@@ -153,4 +154,31 @@ def source_names(text: str) -> str:
         parse_url(url_of(word))
     if not text.split():
         raise ValueError("a source's name is missing (gfrouter sources lists them)")
+    return text
+
+
+def pages(text: str) -> str:
+    """`on`, `off`, or the folder of own error pages."""
+    if not text:
+        raise ValueError("a word is missing (legal: on, off, or a folder)")
+    if text not in ("on", "off") and "/" not in text:
+        raise ValueError("neither on nor off, nor a folder, which has a slash in it (legal: on, off, or a folder)")
+    return text
+
+
+def variable(text: str) -> str:
+    """NAME=VALUE for a request's vars."""
+    name, equals, _ = text.partition("=")
+    if not name or not equals:
+        raise ValueError("no variable (legal: NAME=VALUE)")
+    return text
+
+
+def statuses(text: str) -> str:
+    """An HTTP status, or FIRST-LAST."""
+    found = re.fullmatch("([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", text)
+    if found is None:
+        raise ValueError("no HTTP status (legal: 100 to 599, as in 200 or 200-399)")
+    if found[2] and found[2] < found[1]:
+        raise ValueError("the first status is after the last one")
     return text

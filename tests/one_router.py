@@ -20,6 +20,7 @@ from typing import Any, Self
 from clients import request
 from router import net
 from router.child import deaf
+from router.endpoint import Cause
 from router.node import Node
 from router.options import Options
 from router.pair import Decoder, Message, encode, pack_node
@@ -63,7 +64,7 @@ class OneRouter:
     def table(self, pools: dict[str, list[Node]], out: list[str] | None = None, warming: float = 0) -> None:
         """The whole table; returns when the router accepts (or, in cheap mode, would). `warming` in seconds."""
         packed = {key: [pack_node(node) for node in nodes] for key, nodes in pools.items()}
-        self.tell(pools=packed, out=out or [], warming=warming)
+        self.tell(pools=packed, out=[health(address) for address in out or ()], warming=warming)
         self.counts()
 
     def set(self, key: str, nodes: list[Node], left: list[str] | None = None) -> None:
@@ -127,6 +128,11 @@ class OneRouter:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.close()
+
+
+def health(address: str, seconds: float = 30, cause: Cause = Cause.REFUSED, times: int = 1) -> list[Any]:
+    """An endpoint that is out for so long, as it stands in a message."""
+    return [address, cause, times, seconds]
 
 
 def waits(router: OneRouter, count: int = 1) -> None:

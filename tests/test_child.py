@@ -8,6 +8,7 @@ import pytest
 
 from router import child
 from router.child import Child
+from router.endpoint import Cause
 from router.node import Node
 from router.pair import unpack_node
 from router.table import Change, Table
@@ -78,7 +79,15 @@ def test_health_is_told_as_it_is_now(unread: Unread) -> None:
     for address in (":1", ":2"):
         unread.table.fail(unread.table.endpoints[address], out_until=30.0)
     unread.feed.announce("foo.com", Node(":1"))
-    assert unread.message() == {"out": [":2"], "live": [":1"]}
+    message = unread.message()
+    ((address, cause, times, _),) = message["out"]
+    assert (address, cause, times, message["live"]) == (":2", Cause.REFUSED, 1, [":1"])
+
+
+def test_what_is_drained_is_told(unread: Unread) -> None:
+    unread.table.drain(((":1",), ("foo.com",)))
+    unread.note_drain()
+    assert unread.message() == {"drained": [[":1"], ["foo.com"]]}
 
 
 def test_a_failed_node_that_moves_to_another_key_is_told_to_be_in_turn_again(unread: Unread) -> None:
@@ -128,7 +137,7 @@ def test_a_huge_change_is_told_in_messages_that_a_router_takes_in_soon_and_healt
     told = [key for message in messages for key, _, _ in message["set"]]
     assert sorted(told) == sorted(pools)
     assert max(sum(len(nodes) for _, nodes, _ in message["set"]) for message in messages) <= child.SET_NODES
-    assert [message.get("out") for message in messages] == [None] * (len(messages) - 1) + [["10.0.0.0:1"]]
+    assert ["out" in message for message in messages] == [False] * (len(messages) - 1) + [True]
 
 
 def test_a_key_of_more_nodes_than_a_message_has_goes_whole(unread: Unread) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from clients import ask, packet, read_to_end, request
-from one_router import OneRouter, refused_address
+from one_router import OneRouter, health, refused_address
 from router.node import Node
 from scripted import (
     HELLO,
@@ -357,7 +357,7 @@ def test_a_node_that_cannot_be_connected_to_is_marked_and_another_one_answers(ki
         assert {connection.body for connection in node.connections} == {body}
         counts = router.wait_idle()
         assert counts["pools"]["foo.com"][1][dead][4] == 1, "out of turn after the first failure"
-        assert router.hear("out")["out"] == [dead]
+        assert [one[0] for one in router.hear("out")["out"]] == [dead]
         assert f"[uwsgi-fastrouter] foo.com => marking {dead} as failed" in router.log
         assert any(f'unable to connect() to node "{dead}" (0 retries): ' in line for line in router.log)
 
@@ -513,10 +513,12 @@ def test_word_from_the_supervisor_brings_a_failed_node_back_at_once() -> None:
             router.tell(live=[dead])
             router.counts()
             assert ask(router.address, GET) == HELLO
-            router.tell(out=[node.address])
+            router.tell(out=[health(node.address)])
             router.counts()
             assert ask(router.address, GET) == b""
-        assert [m["out"] for m in router.messages if m.get("out")] == [[dead]], "no echo of what it was told"
+        assert [[one[0] for one in m["out"]] for m in router.messages if m.get("out")] == [[dead]], (
+            "no echo of what it was told"
+        )
 
 
 # Nodes that take a request and say nothing.

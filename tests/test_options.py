@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from router import __version__, foreign
 from router.address import LEGAL
 from router.configuration import HelpRequested, OptionsError, VersionRequested, load
-from router.options import PLAIN, TABLE, UWSGI, Options, help_text
+from router.help import help_text
+from router.options import PLAIN, TABLE, UWSGI, Options
 from servers import UWSGI as UWSGI_COMMAND
 
 # The router.ini of the article that gfrouter answers.
@@ -166,6 +167,11 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "reuse_port": ("true", True),
     "freebind": ("true", True),
     "timeout": ("7", 7),
+    "head_timeout": ("4", 4),
+    "first_byte_timeout": ("3", 3),
+    "session_timeout": ("600", 600),
+    "error_pages": ("/srv/pages", "/srv/pages"),
+    "unknown_key_status": ("503", "503"),
     "cheap": ("true", True),
     "warm_timeout": ("0", 0),
     "lookup_timeout": ("5", 5),
@@ -180,13 +186,30 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "max_nodes": ("10000000", 10_000_000),
     "connect_timeout": ("2", 2),
     "max_retries": ("5", 5),
-    "retry": ("none", "none"),
+    "retry": ("all-unsent", "all-unsent"),
+    "retry_budget": ("0", 0),
+    "max_fails": ("0", 0),
+    "max_ejected": ("100", 100),
+    "slow_start": ("30", 30),
+    "max_connections": ("8", 8),
+    "max_queue": ("0", 0),
+    "queue_timeout": ("1", 1),
+    "health_check": ("ping", "ping"),
+    "health_interval": ("9", 9),
+    "health_timeout": ("1", 1),
+    "health_fall": ("1", 1),
+    "health_rise": ("1", 1),
+    "health_var": ("PATH_INFO=/up?a=b", ("PATH_INFO=/up?a=b",)),
+    "health_status": ("200-204", "200-204"),
     "fallback": ("/run/app.sock", ("/run/app.sock",)),
     "fallback_on_no_key": ("true", True),
     "gracetime": ("9", 9),
     "quiet": ("true", True),
     "processes": ("4", 4),
     "drain_timeout": ("0", 0),
+    "state_file": ("/run/state", "/run/state"),
+    "harakiri": ("5", 5),
+    "check": ("true", True),
     "ini": ("more.ini", ("more.ini",)),
     "strict": ("true", True),
 }
@@ -369,8 +392,8 @@ def test_the_help_names_every_option_in_every_spelling() -> None:
     assert "in [uwsgi]: listen\n" in text
     assert text.count("also --fastrouter\n") == 1
     assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-        "Addresses:", "Requests:", "Announcements:", "Sources of nodes:", "Nodes that fail:", "Processes:",
-        "Configuration:",
+        "Addresses:", "Requests:", "Announcements:", "Sources of nodes:", "Nodes that fail:", "Checks of nodes:",
+        "Processes:", "Configuration:",
     ]  # fmt: skip
 
 
@@ -464,7 +487,7 @@ def test_0_means_the_default(name: str) -> None:
         ("fastrouter-connect-timeout = 0", "out of range (legal: 1 to 31536000 seconds)"),
         ("subscription-tolerance = 0", "out of range (legal: 1 to 31536000 seconds)"),
         ("listen = 0", "out of range (legal: 1 to 1000000 connections)"),
-        ("fastrouter-retry = always", "unknown word (legal: none, connect, idempotent)"),
+        ("fastrouter-retry = always", "unknown word (legal: none, connect, idempotent, all-unsent)"),
         ("vacuum = maybe", "neither yes nor no (legal: true, on, yes, 1, false, off, no, 0)"),
         ("fastrouter =", f"an address is missing (legal: {LEGAL})"),
         ("fastrouter = =x", "=N wants the number of a shared socket, counted from 0"),
@@ -748,7 +771,7 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 REFUSED = """
     fastrouter-zerg fastrouter-use-cache fastrouter-use-pattern fastrouter-use-base fastrouter-use-code-string
     fastrouter-use-socket fastrouter-post-buffering fastrouter-resubscribe
-    fastrouter-resubscribe-bind fastrouter-harakiri fastrouter-uid fastrouter-gid fastrouter-force-key
+    fastrouter-resubscribe-bind fastrouter-uid fastrouter-gid fastrouter-force-key
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
     subscriptions-use-credentials subscription-dotsplit subscription-mountpoint subscription-mountpoints
@@ -907,3 +930,23 @@ def test_options_of_another_version_are_left_out() -> None:
 )
 def test_nodes_and_keys_in_options_are_looked_at(line: str, message: str) -> None:
     assert refusal(line) == message
+
+
+def test_what_uwsgi_does_not_have_makes_no_beginning_of_its_names_ambiguous() -> None:
+    assert words("--fastrouter-st /s").stats == "/s"
+    assert words("--fastrouter-state /f").state_file == "/f"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("--error-pages no", "neither on nor off, nor a folder, which has a slash in it (legal: on, off, or a folder)"),
+        ("--health-var X", "no variable (legal: NAME=VALUE)"),
+        ("--health-var =X", "no variable (legal: NAME=VALUE)"),
+        ("--health-status 600", "no HTTP status (legal: 100 to 599, as in 200 or 200-399)"),
+        ("--health-status 300-200", "the first status is after the last one"),
+        ("--retry-budget 101", "out of range (legal: 0 to 100 percent)"),
+    ],
+)
+def test_what_is_said_of_nodes_that_fail_is_refused_with_a_reason(line: str, reason: str) -> None:
+    assert refusal(line) == f"{line}: {reason}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clients import announce, ask, packet, request
-from one_router import OneRouter, refused_address
+from one_router import OneRouter, health, refused_address
 from router import stats
 from router.endpoint import OUT
 from router.kernel import Usage
@@ -154,7 +154,7 @@ def test_a_failed_fallback_is_asked_where_no_other_is_left(nodes: list[ScriptedN
     with OneRouter(fallback_on_no_key=True) as router:
         router.table({FALLBACK: [at(nodes[0], backup=0), at(nodes[1], backup=1)]}, out=[nodes[0].address])
         assert ask(router.address, GET) == b"B"
-        router.tell(out=[nodes[1].address])
+        router.tell(out=[health(nodes[1].address)])
         router.counts()
         assert ask(router.address, GET) == b"A"
         assert nodes[0].address in router.hear("live")["live"]

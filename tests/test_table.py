@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from router.endpoint import LIVE, OUT
+from router.endpoint import LIVE, OUT, Cause
 from router.feed import MOST_NAMES, Feed
 from router.node import Node
 from router.pool import Member
@@ -161,6 +161,41 @@ def test_only_an_announcement_revives(recorded: Recorded) -> None:
     feed.announce("foo.com", Node(":1"))
     assert endpoint.state == LIVE and not recorded.table.empty
     assert recorded.health == [(":1", OUT), (":1", LIVE)]
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_an_announcement_revives_only_who_was_refused(recorded: Recorded, cause: Cause) -> None:
+    feed = recorded.table.feed("subscription")
+    feed.announce("foo.com", Node(":1"))
+    endpoint = recorded.table.endpoints[":1"]
+    recorded.table.fail(endpoint, 30.0, cause)
+    feed.announce("foo.com", Node(":1"))
+    assert (endpoint.state == LIVE) is (cause == Cause.REFUSED)
+
+
+def test_a_weaker_cause_changes_nothing_and_a_stronger_one_is_told(recorded: Recorded) -> None:
+    recorded.table.feed("subscription").announce("foo.com", Node(":1"))
+    endpoint = recorded.table.endpoints[":1"]
+    recorded.table.fail(endpoint, 30.0, Cause.BROKEN, times=2)
+    recorded.table.fail(endpoint, 90.0, Cause.REFUSED)
+    assert (endpoint.cause, endpoint.out_until, endpoint.times) == (Cause.BROKEN, 30.0, 2)
+    recorded.table.fail(endpoint, 20.0, Cause.CHECK)
+    assert (endpoint.cause, endpoint.out_until) == (Cause.CHECK, 20.0)
+    assert recorded.health == [(":1", OUT)] * 2
+
+
+def test_who_is_drained_gets_no_new_requests_wherever_he_turns_up(recorded: Recorded) -> None:
+    table, feed = recorded.table, recorded.table.feed("consul")
+    feed.replace({"foo.com": [Node(":1"), Node(":2")], "bar.com": [Node(":1")]})
+    table.drain(((":1", ":3"), ("baz.com",)))
+    feed.set("qux.com", [Node(":3")])
+    feed.set("baz.com", [Node(":2")])
+    picked = {key: pool.pick(pool) for key, pool in table.pools.items()}
+    assert {key: member and member.endpoint.address for key, member in picked.items()} == {
+        "foo.com": ":2", "bar.com": None, "qux.com": None, "baz.com": None,
+    }  # fmt: skip
+    table.drain(((), ()))
+    assert all(pool.pick(pool) for pool in table.pools.values())
 
 
 def test_health_belongs_to_the_address_whatever_keys_it_serves(recorded: Recorded) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from clients import announce, ask, get, post, read_to_end, request
-from one_router import OneRouter, asking, forgets_who_leaves, refused_address, waits
+from one_router import OneRouter, asking, forgets_who_leaves, health, refused_address, waits
 from router.node import Node
 from router.pair import encode, pack_node
 from router.waiting import SERVES
@@ -108,7 +108,7 @@ def test_a_key_whose_only_node_is_out_of_turn_is_known() -> None:
     with OneRouter() as router, ScriptedNode() as node:
         router.table({}, warming=LONG)
         with asking(router, GET) as (client,):
-            router.tell(set=[["foo.com", [pack_node(Node(node.address))], []]], out=[node.address])
+            router.tell(set=[["foo.com", [pack_node(Node(node.address))], []]], out=[health(node.address)])
             assert read_to_end(client) == b""
         assert router.wait_idle()["complaints"] == {"no node": 1}
 
