@@ -272,13 +272,14 @@ class Router(Process):
                 "warm_timeout": 0,
                 **options,
             }
-        self.stats_enabled = bool(stats_address or (not ini and options["stats"]))
+        has_stats = bool(stats_address or (not ini and options["stats"]))
+        self._settles = has_stats and not fastrouter
         argv = (*launcher, *router_command(fastrouter), *words, *as_words(options, fastrouter))
         super().__init__(*argv, cwd=cwd, env=env, pass_fds=pass_fds)
         try:
             for slot in range(1, int(str(options.get("processes", 1))) + 1):
                 self.wait_line(rf"spawned uWSGI fastrouter {slot} ")
-            if self.stats_enabled:
+            if has_stats:
                 self.wait_line("stats server enabled on")
         except BaseException:
             self.__exit__(None, None, None)
@@ -287,7 +288,7 @@ class Router(Process):
     def wait_line(self, pattern: str, timeout: float = 10) -> re.Match[str]:
         """As any Process'. A new node is served when the line has come: the routers know it a moment later."""
         match = super().wait_line(pattern, timeout)
-        if NEW_NODE in match.string and self.stats_enabled:
+        if NEW_NODE in match.string and self._settles:
             self.settle()
         return match
 
@@ -320,7 +321,8 @@ class Router(Process):
     def wait_for_nodes(self, key: str, count: int, timeout: float = 10) -> dict[str, dict[str, Any]]:
         """Waits until exactly `count` nodes of `key` are alive in stats, and the routers know; returns them."""
         wait_for(lambda: len(self.nodes(key)) == count, f"{count} nodes of {key}", timeout)
-        self.settle()
+        if self._settles:
+            self.settle()
         return self.nodes(key)
 
     def wait_idle(self) -> None:
