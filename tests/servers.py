@@ -50,6 +50,8 @@ OURS_ALONE = {
     "subscription_quota", "warm_timeout",
 }  # fmt: skip
 
+NEW_NODE = " => new node: "  # in the log line of an announcement
+
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.
 FIRST_PORT, PORTS, BLOCK = 10_000, 22_000, 200
@@ -111,8 +113,6 @@ def free_port(host: str = "127.0.0.1") -> int:
                 return port
     raise AssertionError(f"no free port in {_block}")
 
-
-NEW_NODE = " => new node: "  # in the log line of an announcement
 
 FORMS = ("ipv4", "ipv6", "name", "path", "abstract")
 
