@@ -160,8 +160,9 @@ class _Run:
         services, machines = changed_checks(before, self._checks)
         self._make_due({*services, *self._on(machines)}, first=True)
         # Who was read meanwhile may have been read between a change and its undoing, which no status shows.
-        services, machines = written_checks(before, self._checks)
-        self._make_due((self._read_since | self._being_read) & {*services, *self._on(machines)}, first=True)
+        if meanwhile := self._read_since | self._being_read:
+            services, machines = written_checks(before, self._checks)
+            self._make_due(meanwhile & {*services, *self._on(machines)}, first=True)
         self._read_since.clear()
 
     def _on(self, machines: set[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ expected shape at all is a ValueError, so that none of it is taken for "there is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any, NamedTuple
@@ -51,6 +51,7 @@ class Check(NamedTuple):
 
 
 Checks = dict[tuple[str, str], Check]  # by machine and the check's id
+Written = tuple[tuple[str, str], Check | None, Check | None]  # the same; how it was, how it is
 
 
 @dataclass(frozen=True)
@@ -107,25 +108,34 @@ def read_checks(answer: Any) -> tuple[Checks, list[str]]:
 
 def changed_checks(before: Checks, now: Checks) -> tuple[set[str], set[str]]:
     """(services, machines) of which a check came, went or has another status."""
-    return _concerned(before, now, lambda check: check and check[:2])
+    return _concerned(
+        (where, old, new) for where, old, new in _written(before, now) if not (old and new and old[:2] == new[:2])
+    )
 
 
 def written_checks(before: Checks, now: Checks) -> tuple[set[str], set[str]]:
     """The same for every change, also to another status and back again, or of what a check says alone."""
-    return _concerned(before, now, lambda check: check)
+    return _concerned(_written(before, now))
 
 
-def _concerned(before: Checks, now: Checks, seen: Callable[[Check | None], object]) -> tuple[set[str], set[str]]:
+def _written(before: Checks, now: Checks) -> Iterator[Written]:
+    for where, new in now.items():
+        old = before.get(where)
+        if old != new:
+            yield where, old, new
+    for where in before.keys() - now.keys():
+        yield where, before[where], None
+
+
+def _concerned(written: Iterable[Written]) -> tuple[set[str], set[str]]:
     services: set[str] = set()
     machines: set[str] = set()
-    for where in before.keys() | now.keys():
-        old, new = before.get(where), now.get(where)
-        if seen(old) != seen(new):
-            for check in filter(None, (old, new)):
-                if check.service:
-                    services.add(check.service)
-                else:
-                    machines.add(where[0])
+    for (machine, _), *both in written:
+        for check in filter(None, both):
+            if check.service:
+                services.add(check.service)
+            else:
+                machines.add(machine)
     return services, machines
 
 

@@ -4,7 +4,7 @@ with Consul() as consul:                  a dev agent on free ports of 127.0.0.1
     consul.register("app", "127.0.0.1:3031", tags=["uwsgi"], check="passing")
     consul.set_check("app:3031", "critical"); consul.maintain("app:3031"); consul.deregister("app:3031")
     consul.url("?service=app")            what gfrouter is told: consul://127.0.0.1:PORT?service=app
-    consul.connections()                  those that clients have to its HTTP port
+    consul.connections(pid)               those that this process has to its HTTP port
 
 Consul(folder)                            a server that keeps its data in `folder`, so that `restart` finds it again
 consul.restart()                          another process in its place, at the same ports; a dev agent is empty then
@@ -107,11 +107,16 @@ class Consul(Process):
         what = f"service/maintenance/{identity}" if identity else "maintenance"
         self.call("PUT", f"/v1/agent/{what}?enable={str(on).lower()}")
 
-    def connections(self) -> int:
-        """Established connections to its HTTP port, as the kernel lists them from the agent's side."""
-        local = f"0100007F:{self.port:04X}"
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        return sum(1 for line in lines if line.split()[1] == local and line.split()[3] == "01")
+    def connections(self, pid: int) -> int:
+        """Established connections that this process has to its HTTP port.
+
+        From the agent's side a test's own last call may still be among them, and the kernel's list, which changes while
+        it is read, may name one twice.
+        """
+        there = f"0100007F:{self.port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        inodes = {row[9] for row in rows if row[2] == there and row[3] == "01"}
+        return len(inodes & _sockets(pid))
 
     def _leads(self) -> bool:
         assert self.returncode is None, f"ended ({self.returncode}), saying {self.lines[-5:]}"
@@ -120,6 +125,17 @@ class Consul(Process):
             # Its own service comes last, when it has taken over the cluster.
             return bool(self.call("GET", "/v1/health/service/consul"))
         return False
+
+
+def _sockets(pid: int) -> set[str]:
+    """The inodes of a process's sockets."""
+    found = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            kind, _, inode = os.readlink(f"/proc/{pid}/fd/{descriptor}").partition(":")
+            if kind == "socket":
+                found.add(inode.strip("[]"))
+    return found
 
 
 def entry(address: str, status: str = "passing", written: int = 1, **service: Any) -> dict[str, Any]:
@@ -135,8 +151,8 @@ class ScriptedAgent:
 
     `answers` (by path) are bytes of a body, a status, or a whole answer where they begin with `HTTP/`; they stand in
     place of the truth, and a query for them does not block. For a path in `dripping` a blank
-    comes each 100 ms in place of an end; a path in `still` never moves. `index` is the index that it says; `asked` is
-    every request.
+    comes each 100 ms in place of an end; a path in `still` never moves; an answer to a path in `held` is made at once,
+    and sent when its event is set. `index` is the index that it says; `asked` is every request.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -144,6 +160,7 @@ class ScriptedAgent:
         self.answers: dict[str, bytes | int] = {}
         self.dripping: set[str] = set()
         self.still: set[str] = set()
+        self.held: dict[str, threading.Event] = {}
         self.headers: dict[str, str] = {}
         self.index = 10
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -199,6 +216,8 @@ class ScriptedAgent:
             return
         status = answer if isinstance(answer, int) else 200
         body = answer if isinstance(answer, bytes) else json.dumps(self._truth(parts.path)).encode()
+        if parts.path in self.held:
+            self.held[parts.path].wait(20)
         handler.send_response(status)
         headers = {
             "X-Consul-Index": str(self.index),

@@ -48,6 +48,8 @@ CORE = {
 }  # fmt: skip
 OURS_ALONE = {entry.field for entry in TABLE if entry.ours}
 
+NEW_NODE = " => new node: "  # in the log line of an announcement
+
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
 # its use, and in blocks, so that no other test process does: several runs may share a machine.
 FIRST_PORT, PORTS, BLOCK = 10_000, 22_000, 200
@@ -109,8 +111,6 @@ def free_port(host: str = "127.0.0.1") -> int:
                 return port
     raise AssertionError(f"no free port in {_block}")
 
-
-NEW_NODE = " => new node: "  # in the log line of an announcement
 
 FORMS = ("ipv4", "ipv6", "name", "path", "abstract")
 

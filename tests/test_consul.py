@@ -4,6 +4,8 @@ import contextlib
 import json
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +67,13 @@ def change(agent: ScriptedAgent, **services: list[Any]) -> None:
     agent.moved()
 
 
+def look_at_the_checks(agent: ScriptedAgent) -> None:
+    """The watch gets an answer, and has understood it."""
+    looks = agent.count(CHECKS)
+    agent.moved()
+    wait_for(lambda: agent.count(CHECKS) > looks, "the checks to be looked at")
+
+
 def test_the_first_word_is_all_that_there_is(agent: ScriptedAgent) -> None:
     with Told(agent) as told:
         told.hear("replace", {"app": [NODE], "web": [OTHER]})
@@ -106,6 +115,29 @@ def test_a_check_that_changes_and_changes_back_between_two_looks(agent: Scripted
         change(agent, app=[entry(NODE, written=99)])
         agent.still.discard(CHECKS)
         agent.moved()
+        told.hear("set", "app", [NODE])
+
+
+def test_a_check_that_changes_back_while_its_service_is_read(agent: ScriptedAgent) -> None:
+    """The service's answer is from in between, and comes when the watch has seen the end."""
+    with Told(agent) as told:
+        told.hear("replace")
+        agent.still.add(CATALOG)
+        look_at_the_checks(agent)  # after the first read of all
+        agent.still.discard(CATALOG)
+        held = agent.held[f"{SERVICE}app"] = threading.Event()
+        reads = agent.count(f"{SERVICE}app")
+        agent.still.add(CHECKS)
+        change(agent, app=[entry(NODE, "critical")])
+        wait_for(lambda: agent.count(f"{SERVICE}app") > reads, "the service to be read")
+        agent.still.add(CATALOG)
+        time.sleep(0.2)  # the answer is made right after the question has been noted
+        change(agent, app=[entry(NODE, written=99)])
+        agent.still.discard(CHECKS)
+        look_at_the_checks(agent)
+        told.since()
+        held.set()
+        told.hear("set", "app", [])
         told.hear("set", "app", [NODE])
 
 

@@ -306,7 +306,7 @@ def test_many_services_take_few_connections(nodes: list[ScriptedNode]) -> None:
 
         def all_there() -> bool:
             nonlocal most
-            most = max(most, consul.connections())
+            most = max(most, consul.connections(router.pid))
             return len(router.stats()["subscriptions"]) == 300
 
         wait_for(all_there, "300 keys", 30, rarely)
