@@ -115,7 +115,6 @@ DIFFERENCES = (
         "It ends by a reset on TCP, but for a node's reset after a request with a body, which may be the good end of "
         "one that did not read it.",
         "A web server takes a part for the whole where no length was said.",
-        test="test_errors.py::test_a_broken_answer_ends_in_a_reset",
     ),
     Difference(
         "error-pages",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +28,7 @@ from scripted import (
     hang,
     reset_after_head,
     wait_for,
+    when,
 )
 from servers import Nginx, Router, needs_nginx
 
@@ -243,6 +247,22 @@ def test_a_broken_answer_ends_in_a_reset(shared: OneRouter) -> None:
         shared.table({"foo.com": [Node(node.address)]})
         with connect(shared.address) as client:
             client.sendall(GET)
+            assert ends_in_a_reset(client)
+
+
+def test_a_reset_that_comes_with_the_last_bytes_is_seen(shared: OneRouter) -> None:
+    go = threading.Event()
+    with ScriptedNode(when(go, answer_then_reset(HELLO))) as node:
+        shared.table({"foo.com": [Node(node.address)]})
+        with connect(shared.address) as client:
+            client.sendall(GET)
+            wait_for(lambda: node.connections and node.connections[0].head == GET, "the node to be asked")
+            os.kill(shared.process.pid, signal.SIGSTOP)
+            try:
+                go.set()
+                wait_for(lambda: node.connections[0].sock.fileno() < 0, "the reset")
+            finally:
+                os.kill(shared.process.pid, signal.SIGCONT)
             assert ends_in_a_reset(client)
 
 
