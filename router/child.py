@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, time
 from typing import Any
 
@@ -43,7 +43,7 @@ class Child:
     """One router process, started in `slot` when this is made. OSError where that cannot be done.
 
     `warming_left` gives the seconds for which a request for an unknown key may still wait. `questions` takes the keys
-    for which the router asks.
+    for which the router asks; `pages` are the user's own for errors, by status.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Child:
         log_fd: int,
         warming_left: Callable[[], float],
         questions: Questions,
+        pages: Mapping[str, str],
     ) -> None:
         self.slot = slot
         self.table = table
@@ -84,6 +85,7 @@ class Child:
         self.orders: Message = {}
         self.answered: dict[int, gevent.event.Event] = {}
         self.hello: Message = {"options": options.to_json(), "listeners": fds, "on_demand": questions.whom}
+        self.hello["pages"] = dict(pages)
         self.greenlets = [gevent.spawn(self._talk, self.write), gevent.spawn(self._talk, self.read)]
         self.news.set()
 

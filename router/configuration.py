@@ -13,6 +13,7 @@ from typing import Any
 from router import __version__, commandline, foreign, ini
 from router.commandline import Name
 from router.entry import Entry
+from router.errors import OFF, ON
 from router.ini import OptionsError, Setting, shown
 from router.options import PLAIN, TABLE, UWSGI, Options
 
@@ -168,7 +169,14 @@ def _fold(given: Given) -> Options:
     for name in ("listen", "subscription_server"):
         if name in values:
             values[name] = _once(values[name])
-    return Options(**values, defaulted=frozenset(entry.field for entry in TABLE) - values.keys())
+    defaulted = frozenset(entry.field for entry in TABLE) - values.keys()
+    values.setdefault("error_pages", _error_pages(given))
+    return Options(**values, defaulted=defaulted)
+
+
+def _error_pages(given: Given) -> str:
+    """Whoever gives an address as a fastrouter's gets what a fastrouter says of errors, which is nothing."""
+    return OFF if any(setting.name == "fastrouter" for setting, _ in given.get("listen", ())) else ON
 
 
 def _once(addresses: Iterable[str]) -> tuple[str, ...]:

@@ -1,19 +1,41 @@
 """All time limits of sessions: one look a second at each of them, so that none costs a request anything.
 
 Limits are exceeded by less than a second, never undercut: time is counted in the engine's `tick`s, which stand still
-while the process is stopped.
+while the process is stopped. Two of them count from the session's beginning, whatever moves, so that nobody outlives
+them by a byte now and then: that of the head, and that of the whole session. The others count from the last sign of
+life: a connect, the node's first byte after all that its client sent, and any movement.
 """
 
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from router.errors import body_missing
 from router.session import CONNECT, HEAD, RELAY, WAIT, Session
 from router.uwsgi import printable
 
 if TYPE_CHECKING:
     from router.engine import Engine
+    from router.options import Options
+
+
+@dataclass(slots=True)
+class Limits:
+    """All of them, in whole seconds. `head` may be changed at any time; `session`: 0 for none."""
+
+    head: int
+    connect: int
+    first_byte: int
+    idle: int
+    session: int
+
+    @classmethod
+    def of(cls, options: Options) -> Limits:
+        idle, session = options.timeout, options.session_timeout
+        head = min(options.head_timeout, idle, session or idle)
+        return cls(head, options.connect_timeout, options.first_byte_timeout or idle, idle, session)
 
 
 def sweep(engine: Engine) -> None:
@@ -30,14 +52,39 @@ def sweep(engine: Engine) -> None:
 
 
 def judge(engine: Engine, session: Session, age: int) -> None:
-    """End the session if `age` seconds without a sign of life are too many in its state."""
-    if session.state == CONNECT:
-        if age > engine.connect_timeout:
-            engine.unconnected(session, errno.ETIMEDOUT)
-    elif session.state == HEAD:
-        if age > engine.head_timeout:
+    """End the session if `age` seconds without a sign of life are too many in its state, or all its time is over."""
+    if session.state == HEAD:
+        if age > engine.limits.head:
             have = len(session.partial or b"")
             engine.refuse(session, "head timeout", f"head not complete after {age - 1} s, {have} bytes came")
-    elif age > engine.timeout and session.state in (RELAY, WAIT):
-        address = printable(session.member.endpoint.address) if session.member else "(none is known)"
-        engine.refuse(session, "timeout", f"nothing moved for {engine.timeout} s, at node {address}")
+    elif session.state not in (CONNECT, RELAY, WAIT):
+        return  # a detour is short, or ends by itself
+    elif 0 < engine.limits.session < engine.tick - session.began:
+        text = f"not done after {engine.limits.session} s, at node {node_of(session)}"
+        engine.refuse(session, "session timeout", text)
+    elif session.state == CONNECT:
+        if age > engine.limits.connect:
+            engine.unconnected(session, errno.ETIMEDOUT)
+    elif age > min(engine.limits.idle, engine.limits.first_byte) and is_too_long(engine, session, age):
+        engine.refuse(session, "timeout", f"nothing moved for {age - 1} s, at node {node_of(session)}")
+
+
+def is_too_long(engine: Engine, session: Session, age: int) -> bool:
+    """Whether `age` is, by the limit of whoever it is that the session waits for; a node is told of."""
+    if not waits_for_first_byte(session):
+        return age > engine.limits.idle
+    if age <= engine.limits.first_byte:
+        return False
+    engine.detours.timed_out(session)
+    return True
+
+
+def waits_for_first_byte(session: Session) -> bool:
+    """Whether it is the node's turn: the client has sent all, or more than the node takes."""
+    if session.state != RELAY or session.answered:
+        return False
+    return bool(session.up) or session.client_ready or body_missing(session) <= 0
+
+
+def node_of(session: Session) -> str:
+    return printable(session.member.endpoint.address) if session.member else "(none is known)"

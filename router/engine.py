@@ -25,11 +25,13 @@ from _socket import socket  # the C type: what the stdlib's subclass adds costs 
 from collections.abc import Callable
 from resource import RLIMIT_NOFILE, getrlimit
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
-from socket import MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_STREAM
+from socket import MSG_DONTWAIT, SO_LINGER, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET
 from time import time
 from typing import Any
 
+from router.deadlines import Limits
 from router.endpoint import LIVE, TRYING
+from router.errors import RESET, Errors
 from router.key import find_key
 from router.logs import Complaints, peer_name
 from router.pool import Member
@@ -52,7 +54,7 @@ NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
 
 
 class Engine:
-    """All sessions of one router process. `timeout` and `connect_timeout` in seconds. Not thread-safe, never blocks.
+    """All sessions of one router process. Not thread-safe, never blocks. `errors`: what is said in place of nothing.
 
     The owner has `turn` called when the descriptor `fileno()` is readable, `accept` when a listener is, `resume` soon
     after `wake` was called, and `sweep` (deadlines.py) once a second.
@@ -62,16 +64,16 @@ class Engine:
         self,
         table: Table,
         *,
-        timeout: int,
-        connect_timeout: int,
+        limits: Limits,
+        errors: Errors | None,
         wake: Callable[[], None],
         detours: Callable[[Engine], Detours],
         room: Callable[[Engine], WaitingRoom],
     ) -> None:
         self.table = table
         self.pools = table.pools
-        self.timeout = self.head_timeout = timeout
-        self.connect_timeout = connect_timeout
+        self.limits = limits
+        self.errors = errors
         self.wake = wake
         self.detours = detours(self)
         self.active = 0  # sessions
@@ -141,10 +143,10 @@ class Engine:
                 session.partial = None
                 session.client_ready = len(data) == CHUNK
                 return self.route(session, session.head, size)
-        if looks_like_http(head):
-            return self.refuse(session, "HTTP", SPEAKS_HTTP)
         if session.partial is None:
             session.partial = bytearray(data)
+        if looks_like_http(head):
+            return self.refuse(session, "HTTP", SPEAKS_HTTP)
         if len(data) == CHUNK:
             self.read_head(session)
 
@@ -243,7 +245,7 @@ class Engine:
                 self.fault(session)
 
     def node_event(self, session: Session, mask: int) -> None:
-        session.ended |= bool(mask & GONE)
+        session.ended |= mask & GONE
         if session.state == RELAY:
             session.tick = self.tick
             if mask & EPOLLOUT and session.up:
@@ -304,9 +306,30 @@ class Engine:
         return member
 
     def refuse(self, session: Session, kind: str, text: str = "") -> None:
-        """Close without an answer, as the fastrouter does; counted by `kind`, and logged where there is a text."""
+        """End without an answer, but for an error's page; counted by `kind`, and logged where there is a text."""
         self.complaints.count(kind, text and f"client {peer_name(session.client)}: {text}")
-        self.close(session)
+        self.dismiss(session, kind)
+
+    def dismiss(self, session: Session, kind: str) -> None:
+        """Let the client know, as far as it can be known, that this is no answer: by a page, or by a reset."""
+        if session.answered:
+            return self.break_off(session)
+        if self.errors is None or session.state == CLOSED:
+            return self.close(session)
+        seen = session.state == RELAY or session.retried
+        self.leave(session)
+        session.state = DETOUR
+        session.answered = True
+        if self.errors.send(session, kind, seen):
+            self.detours.unfinished(session)
+        else:
+            self.close(session)
+
+    def break_off(self, session: Session) -> None:
+        """End what is not whole by a reset, lest the client take it for whole: a FIN may be an answer's good end."""
+        if session.state != CLOSED:
+            session.client.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
+            self.close(session)
 
     def fault(self, session: Session) -> None:
         """A fault of ours ends one session. Let out, it would end the whole batch, and gevent would call us no more."""
@@ -330,7 +353,8 @@ class Engine:
             session.node.close()
             session.node = None
         session.up = b""
-        session.node_armed = session.ended = session.deaf = False
+        session.ended = 0
+        session.node_armed = session.deaf = False
 
     def close(self, session: Session) -> None:
         """End the session, in whatever state it is."""

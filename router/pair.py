@@ -1,9 +1,9 @@
 """What the supervisor and a router say to each other: length-prefixed JSON over a socket pair. No socket here.
 
 Down, one message for all that is news when the router reads:
-    {"options": {...}, "listeners": [fd, ...], "on_demand": whom}
+    {"options": {...}, "listeners": [fd, ...], "on_demand": whom, "pages": {status: page, ...}}
                                                            first, once; `whom` says for which keys sources on demand are
-                                                           asked: "" for none, "hosts", "any"
+                                                           asked: "" for none, "hosts", "any"; pages: users' own
     {"pools": {key: [node, ...], ...}}                     second, once: the whole table; the router accepts after it
     {"warming": seconds}                                   with the table: so long unknown keys may wait; 0: no longer
     {"set": [[key, [node, ...], [address, ...]], ...]}     keys that changed, what they hold, and who has left

@@ -8,7 +8,7 @@ its turn is over: `TURN_BYTES`, then the engine's other sessions come first.
 
 from __future__ import annotations
 
-from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from select import EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,9 @@ def relay_down(engine: Engine, session: Session) -> None:
             except BlockingIOError:
                 return
             except OSError:
+                # After a body this may be the good end of a node that did not read all of it.
+                if session.answered and not session.uploaded:
+                    return engine.break_off(session)
                 data = b""
             if not data:
                 return engine.node_ended(session)
@@ -55,8 +58,9 @@ def relay_down(engine: Engine, session: Session) -> None:
             drained = len(data) < CHUNK
         else:
             drained = False  # left over from before; whether the node has more, only another read can tell
-        # On a unix socket EPOLLRDHUP may be ahead of bytes still to be read; there the EOF is read.
-        last = drained and session.ended and member.endpoint.family != AF_UNIX
+        # On a unix socket EPOLLRDHUP may be ahead of bytes still to be read; there the EOF is read. A reset is, too.
+        ended = session.ended
+        last = drained and ended and not ended & EPOLLERR and member.endpoint.family != AF_UNIX
         try:
             sent = client.send(data, LAST if last else MSG_DONTWAIT)
         except BlockingIOError:
@@ -72,7 +76,7 @@ def relay_down(engine: Engine, session: Session) -> None:
         session.down = b""
         if last:
             return engine.finish(session)
-        if drained and not session.ended:
+        if drained and not ended:
             return
         budget -= sent
         if budget <= 0:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -21,9 +21,10 @@ import gevent.socket
 from gevent.server import StreamServer
 
 from router import stats
-from router.deadlines import sweep
+from router.deadlines import Limits, sweep
 from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
+from router.errors import OFF, Errors
 from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
@@ -67,7 +68,9 @@ class Acceptor(StreamServer):
 class Router:
     """This process. Built from the supervisor's first message; `run` returns when there is nothing more to do."""
 
-    def __init__(self, pair: Any, options: Options, listeners: Sequence[int], on_demand: str = NOBODY) -> None:
+    def __init__(
+        self, pair: Any, options: Options, listeners: Sequence[int], on_demand: str, pages: Mapping[str, str]
+    ) -> None:
         self.pair = pair
         self.options = options
         self.table = Table(on_change=self.on_change, on_health=self.on_health)
@@ -78,8 +81,8 @@ class Router:
         self.looks = loop.timer(LOOK_EVERY, LOOK_EVERY)
         self.engine = Engine(
             self.table,
-            timeout=options.timeout,
-            connect_timeout=options.connect_timeout,
+            limits=Limits.of(options),
+            errors=None if options.error_pages in ("", OFF) else Errors(int(options.unknown_key_status), pages),
             wake=lambda: wake.start(self.engine.resume),
             detours=lambda engine: Detours(
                 engine,
@@ -112,7 +115,7 @@ class Router:
         for acceptor in self.acceptors:
             acceptor.stop_accepting()
             acceptor.socket.close()
-        self.engine.head_timeout = min(self.engine.timeout, HEAD_DRAIN)
+        self.engine.limits.head = min(self.engine.limits.head, HEAD_DRAIN)
         deadline = monotonic() + self.options.drain_timeout
         while self.engine.active and monotonic() < deadline:
             gevent.sleep(0.02)
@@ -125,6 +128,8 @@ class Router:
             for acceptor in self.acceptors:
                 while acceptor.take_in():
                     pass
+        if self.engine.errors is not None:
+            self.engine.errors.stop()
         self.engine.room.stop()  # what waits there, waits for a word that will not come
         self.serving = False
         self.stopping.set()
@@ -253,7 +258,8 @@ def main() -> None:
     orders = messages(pair.recv)
     first = next(orders, None)
     if first is not None:
-        router = Router(pair, Options.from_json(first["options"]), first["listeners"], first.get("on_demand", NOBODY))
+        options = Options.from_json(first["options"])
+        router = Router(pair, options, first["listeners"], first.get("on_demand", NOBODY), first.get("pages", {}))
         gevent.spawn(router.follow, orders)
         router.run()
 

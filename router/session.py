@@ -50,8 +50,8 @@ class Session:
     """One request: a client's connection, and the node's while there is one."""
 
     __slots__ = (
-        "answered", "avoid", "batch", "busy", "client", "client_armed", "client_fd", "client_ready", "deaf", "down",
-        "ended", "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "resumes", "retried",
+        "answered", "avoid", "batch", "began", "busy", "client", "client_armed", "client_fd", "client_ready", "deaf",
+        "down", "ended", "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "resumes", "retried",
         "size", "state", "tick", "tries", "up", "uploaded",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Session:
         self.client = client
         self.client_fd = client_fd
         self.state = HEAD
+        self.began = tick
         self.tick = tick  # of the last sign of life; in HEAD and CONNECT, of the beginning
         self.partial: bytearray | None = None  # what has come of a head that is not whole
         self.head = b""  # all bytes up to the vars' end and beyond; kept until the node's first byte
@@ -72,7 +73,7 @@ class Session:
         self.client_ready = False  # the client may have more to read
         self.client_armed = False  # registered for writing as well
         self.node_armed = False
-        self.ended = False  # the node has sent all it will
+        self.ended = 0  # the node has sent all it will: the bits of epoll that say so
         self.deaf = False  # the node reads no more
         self.uploaded = False  # the client has sent some of a body
         self.missing = 0  # bytes of the announced body that are still to come; below 0, more came than announced
@@ -140,6 +141,9 @@ class Detours:
         """The answer is complete, and the client has more of its body to send."""
         gevent.spawn(self._let_finish, session)
 
+    def timed_out(self, session: Session) -> None:
+        """The session's node, which it is still at, took the request and did not begin its answer in time."""
+
     # In greenlets.
 
     def _connect_elsewhere(self, session: Session, member: Member, error: int) -> None:
@@ -158,7 +162,7 @@ class Detours:
         member.failures += 1
         repeatable = self.idempotent and not session.retried and not session.uploaded
         if not (repeatable and is_repeatable(session.head, session.size)):
-            return self.engine.close(session)
+            return self.engine.dismiss(session, "unanswered")
         session.retried = True
         session.avoid = (*session.avoid, member.endpoint)
         self._connect(session, member)

@@ -26,6 +26,7 @@ from router.address import HostName, parse_local
 from router.admin import admin_server
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
+from router.errors import own_pages
 from router.feed import Feed
 from router.listened import Listened
 from router.logs import log, log_change
@@ -53,7 +54,7 @@ class Supervisor:
     """One whole gfrouter. `run` returns when it has stopped: True where SIGHUP asked for a new start.
 
     `listeners` are those of each router; `addresses` are those to show in the stats; `log_fd` is where the routers
-    write their lines.
+    write their lines. ValueError where the folder of error pages cannot be read.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Supervisor:
         admin_listener: socket.socket | None = None,
     ) -> None:
         self.options = without_cheap(options, [one.source for one in sources])
+        self.pages = own_pages(options.error_pages)
         self.listeners = listeners
         self.log_fd = log_fd
         self.table = Table(
@@ -163,7 +165,14 @@ class Supervisor:
             try:
                 listeners = self.listeners[number - 1]
                 router = Child(
-                    slot, self.table, self.options, listeners, self.log_fd, self.warming_left, self.questions
+                    slot,
+                    self.table,
+                    self.options,
+                    listeners,
+                    self.log_fd,
+                    self.warming_left,
+                    self.questions,
+                    self.pages,
                 )
             except (OSError, gevent.subprocess.SubprocessError) as error:
                 # Short of memory or descriptors, or the interpreter is being replaced: later may be better.

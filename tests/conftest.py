@@ -16,6 +16,8 @@ from servers import FASTROUTER, NGINX
 
 # The default place of the admin API is one for all routers of a user, and tests run side by side.
 os.environ["GFROUTER_ADMIN"] = "off"
+# Most tests are of the drop-in, which answers errors as the fastrouter does; those of the pages turn them on.
+os.environ["GFROUTER_ERROR_PAGES"] = "off"
 NO_SKIP = bool(os.environ.get("GFROUTER_NO_SKIP"))
 # Half of hypothesis' own number: the suite runs often, each time with others, and is to end within minutes.
 settings.register_profile("suite", max_examples=50)

@@ -104,9 +104,26 @@ DIFFERENCES = (
         "drip",
         REQUESTS,
         "An unfinished header may be kept alive by a byte now and then.",
-        "The head must be whole within `timeout`.",
+        "The head must be whole within `head-timeout` (10 s), and within `timeout`.",
         "A client that drips held a session for ever.",
         test="test_end_to_end_input.py::test_a_client_that_sends_a_byte_a_moment_is_closed_after_the_time_limit",
+    ),
+    Difference(
+        "broken-off",
+        REQUESTS,
+        "An answer that its node ends by a reset, or that stalls until the time limit, ends as a good one does.",
+        "It ends by a reset on TCP, but for a node's reset after a request with a body, which may be the good end of "
+        "one that did not read it.",
+        "A web server takes a part for the whole where no length was said.",
+    ),
+    Difference(
+        "error-pages",
+        REQUESTS,
+        "Errors are empty replies.",
+        "So they are where a listening address is given as `fastrouter`. With `listen`, or `error-pages`, they are "
+        "HTTP responses: 400, 404, 502, 503, 504.",
+        "A web server can tell what has become of a request, and ask elsewhere.",
+        test="test_errors.py::test_nginx_passes_each_error_on",
     ),
     Difference(
         "http",

@@ -285,6 +285,16 @@ def connect(address: str, timeout: float = 10) -> socket.socket:
     return sock
 
 
+def ends_in_a_reset(sock: socket.socket) -> bool:
+    """Reads to the end, which is a reset or a FIN."""
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
 def family_of(address: str) -> socket.AddressFamily:
     if address.startswith(("/", "@")):
         return socket.AF_UNIX

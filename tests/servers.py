@@ -370,9 +370,12 @@ class Worker(Process):
 
 
 class Nginx(Process):
-    """nginx in front of a router, without privileges and with all its files in a folder of its own."""
+    """nginx in front of a router, without privileges and with all its files in a folder of its own.
 
-    def __init__(self, router: str) -> None:
+    `more` is configuration for its http block; `router` may be an upstream of that.
+    """
+
+    def __init__(self, router: str, more: str = "") -> None:
         assert NGINX
         self.port, self.streaming_port = free_port(), free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="gfrouter-nginx-")
@@ -381,6 +384,7 @@ class Nginx(Process):
         unix = "unix:" if router.startswith("/") else ""
         for name, value in {
             "ROUTER": f"{unix}{router}",
+            "MORE": more,
             "STREAMING_PORT": self.streaming_port,
             "PORT": self.port,
         }.items():

@@ -136,10 +136,24 @@ def test_the_articles_worker_ini_gets_one_warning_for_each_option_of_workers() -
 def test_without_any_option_there_is_one_address_for_requests_and_one_for_announcements() -> None:
     options, warnings = load([], {})
     assert warnings == []
-    assert options == dataclasses.replace(Options(), defaulted=options.defaulted)
+    assert options == dataclasses.replace(Options(), error_pages="on", defaulted=options.defaulted)
     assert options.listen == ("127.0.0.1:3031",)
     assert options.subscription_server == ("127.0.0.1:2626",)
     assert options.defaulted == {entry.field for entry in TABLE}
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--listen", ":1"], "on"),
+        (["--fastrouter", ":1"], "off"),
+        (["--listen", ":1", "--fastrouter", ":2"], "off"),
+        (["--fastrouter", ":1", "--error-pages", "on"], "on"),
+        (["--listen", ":1", "--error-pages", "off"], "off"),
+    ],
+)
+def test_error_pages_are_off_where_an_address_is_given_as_a_fastrouters(argv: list[str], expected: str) -> None:
+    assert load(argv, {})[0].error_pages == expected
 
 
 def test_what_is_not_given_is_defaulted_by_itself() -> None:
