@@ -39,5 +39,6 @@ def judge(engine: Engine, session: Session, age: int) -> None:
             have = len(session.partial or b"")
             engine.refuse(session, "head timeout", f"head not complete after {age - 1} s, {have} bytes came")
     elif age > engine.timeout and session.state in (RELAY, WAIT):
+        engine.health.timed_out(session)
         address = printable(session.member.endpoint.address) if session.member else "(none is known)"
         engine.refuse(session, "timeout", f"nothing moved for {engine.timeout} s, at node {address}")

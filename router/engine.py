@@ -29,7 +29,8 @@ from socket import MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_STREAM
 from time import time
 from typing import Any
 
-from router.endpoint import LIVE, TRYING
+from router.endpoint import LIVE, TRYING, Cause
+from router.health import Health
 from router.key import find_key
 from router.logs import Complaints, peer_name
 from router.pool import Member
@@ -65,6 +66,7 @@ class Engine:
         timeout: int,
         connect_timeout: int,
         wake: Callable[[], None],
+        health: Health,
         detours: Callable[[Engine], Detours],
         room: Callable[[Engine], WaitingRoom],
     ) -> None:
@@ -73,6 +75,7 @@ class Engine:
         self.timeout = self.head_timeout = timeout
         self.connect_timeout = connect_timeout
         self.wake = wake
+        self.health = health
         self.detours = detours(self)
         self.active = 0  # sessions
         self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
@@ -175,6 +178,9 @@ class Engine:
         session.state = CONNECT
         session.tick = self.tick
         session.tries += 1
+        session.probing = endpoint.state != LIVE
+        if endpoint.state == TRYING and endpoint.trier is None:
+            endpoint.trier = session
         member.in_flight += 1
         endpoint.in_flight += 1
         if head[0] != node.modifier1 or head[3] != node.modifier2:
@@ -213,7 +219,7 @@ class Engine:
         member.rx += sent
         self.requests += 1
         if member.endpoint.state != LIVE:
-            self.table.restore(member.endpoint)
+            self.table.restore(member.endpoint, Cause.REFUSED)
         session.state = RELAY
         session.tick = self.tick
         if len(session.head) > session.size:
@@ -321,7 +327,7 @@ class Engine:
         session.member = None
         member.in_flight -= 1
         member.endpoint.in_flight -= 1
-        if session.state == CONNECT and member.endpoint.state == TRYING:
+        if session.probing and member.endpoint.trier is session:
             self.table.release_trial(member.endpoint)
         if session.node_fd >= 0:
             self.sessions[session.node_fd] = None
