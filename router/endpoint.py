@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from router.pool import Member
-    from router.session import Session
 
 LIVE, OUT, TRIAL, TRYING = range(4)
 
@@ -52,7 +51,7 @@ class Endpoint:
         self.in_flight = 0
         self.failed_at = 0.0  # unix seconds; meaningful while OUT, in the supervisor alone
         self.out_until = 0.0  # monotonic seconds; while not OUT, when the last such time was to end
-        self.trier: Session | None = None  # the one that has it on trial, while TRYING
+        self.trier: object = None  # the session that has it on trial, while TRYING
         self.members: set[Member] = set()
 
     @property
