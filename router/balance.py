@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from math import gcd
 from typing import TYPE_CHECKING, TypeVar
 
-from router.endpoint import LIVE, OUT, TRIAL, TRYING, Endpoint
+from router.endpoint import LIVE, OUT, TRIAL, TRYING, Cause, Endpoint
 
 if TYPE_CHECKING:
     from router.pool import Member, Pool
@@ -66,17 +66,23 @@ def in_turn(members: Collection[Member], state: Callable[[Member], int] = _state
     """The members that a ring is made of: of those that are not drained, the lowest backup level that has a live one.
 
     An endpoint on trial stands in the ring of any level at or above its own: it is tried by one request, and if that
-    goes well its level takes over again. Where none is live, the lowest level on trial serves.
+    goes well its level takes over again. Where none is live, the lowest level on trial serves, and beside it those that
+    are out as broken, of their lowest level: to be asked is better than to have nobody.
     """
-    willing = (member for member in members if not member.endpoint.drained)
+    willing = [member for member in members if not member.endpoint.drained]
     reachable = [(member, turn) for member in willing if (turn := state(member)) != OUT]
     live = [member.node.backup for member, turn in reachable if turn == LIVE]
     level = min(live or [member.node.backup for member, _ in reachable], default=0)
-    return [
+    ring = [
         member
         for member, turn in reachable
         if member.node.backup == level or (member.node.backup < level and turn != LIVE)
     ]
+    if live:
+        return ring
+    broken = [one for one in willing if state(one) == OUT and one.endpoint.cause == Cause.BROKEN]
+    level = min((member.node.backup for member in broken), default=0)
+    return ring + [member for member in broken if member.node.backup == level]
 
 
 def wrr(pool: Pool, avoid: Collection[Endpoint] = ()) -> Member | None:
@@ -96,7 +102,7 @@ def _walk(pool: Pool, member: Member, avoid: Collection[Endpoint]) -> Member | N
     for _ in range(pool.lap):
         endpoint = member.endpoint
         if endpoint not in avoid:
-            if endpoint.state == LIVE:
+            if endpoint.state == LIVE or (pool.panic and is_in_panic(endpoint)):
                 return member
             if endpoint.state == TRIAL:
                 endpoint.state = TRYING
@@ -104,11 +110,17 @@ def _walk(pool: Pool, member: Member, avoid: Collection[Endpoint]) -> Member | N
         member = next(pool.turns)
     # Turns are spread, but a lap of a pool with huge weights may leave out its lightest members: ask those too.
     for member in pool.ring:
-        if member.endpoint not in avoid and member.endpoint.state in (LIVE, TRIAL):
-            if member.endpoint.state == TRIAL:
-                member.endpoint.state = TRYING
+        endpoint = member.endpoint
+        if endpoint not in avoid and (endpoint.state in (LIVE, TRIAL) or (pool.panic and is_in_panic(endpoint))):
+            if endpoint.state == TRIAL:
+                endpoint.state = TRYING
             return member
     return None
+
+
+def is_in_panic(endpoint: Endpoint) -> bool:
+    """Whether it is asked only because its pool has nobody else, also while somebody has it on trial."""
+    return endpoint.cause == Cause.BROKEN and endpoint.state in (OUT, TRYING)
 
 
 Algorithm = Callable[..., "Member | None"]

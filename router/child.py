@@ -18,7 +18,7 @@ import gevent
 import gevent.event
 import gevent.subprocess
 
-from router.endpoint import OUT
+from router.endpoint import OUT, Cause
 from router.options import Options
 from router.pair import Message, encode, messages, pack_health, pack_node, take_health
 from router.questions import Questions
@@ -218,7 +218,8 @@ class Child:
             self._hear(message)
 
     def _hear(self, message: Message) -> None:
-        take_health(self.table, message.get("out", ()), message.get("live", ()), monotonic())
+        # Requests that went well are no cure for who fails the active checks.
+        take_health(self.table, message.get("out", ()), message.get("live", ()), monotonic(), Cause.EJECTED)
         for key in message.get("wanted", ()):
             self.questions.ask(key, self.note_unknown)
         if "counters" in message:

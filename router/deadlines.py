@@ -75,7 +75,7 @@ def is_too_long(engine: Engine, session: Session, age: int) -> bool:
         return age > engine.limits.idle
     if age <= engine.limits.first_byte:
         return False
-    engine.detours.timed_out(session)
+    engine.health.unanswered(session, session.member)  # type: ignore[arg-type]
     return True
 
 

@@ -5,9 +5,10 @@
                        │                  └──client left─────┘ │
                        └─────────────────────────failure───────┘
 
-Why it is out decides what brings it back (`Cause`). While it is in TRIAL one request may try it; the others go
-elsewhere. Transitions happen in `Table`, which tells the pools concerned; but for the one to TRYING, which is the
-balancer's own. To be drained is no state of health: a drained endpoint gets no new requests, however it is.
+What goes well is the connect for one that was refused, and the answer's first byte for all others. Why it is out
+decides what brings it back (`Cause`). While it is in TRIAL one request may try it; the others go elsewhere.
+Transitions happen in `Table`, which tells the pools concerned; but for the one to TRYING, which is the balancer's own.
+To be drained is no state of health: a drained endpoint gets no new requests, however it is.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Endpoint:
 
     __slots__ = (
         "address", "broken", "cause", "drained", "failed_at", "family", "in_flight", "members", "out_until",
-        "sockaddr", "state", "times",
+        "sockaddr", "state", "times", "trier",
     )  # fmt: skip
 
     def __init__(self, address: str, family: int, sockaddr: Any) -> None:
@@ -49,8 +50,14 @@ class Endpoint:
         self.drained = False
         self.in_flight = 0
         self.failed_at = 0.0  # unix seconds; meaningful while OUT, in the supervisor alone
-        self.out_until = 0.0  # monotonic seconds; meaningful while OUT
+        self.out_until = 0.0  # monotonic seconds; while not OUT, when the last such time was to end
+        self.trier: object = None  # the session that has it on trial, while TRYING
         self.members: set[Member] = set()
+
+    @property
+    def lost(self) -> bool:
+        """Out, and not even asked where nobody else is left, as a broken one is: it took connections all along."""
+        return self.state == OUT and self.cause != Cause.BROKEN
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.address} {('live', 'out', 'trial', 'trying')[self.state]} {self.in_flight} in flight>"

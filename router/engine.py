@@ -30,8 +30,9 @@ from time import time
 from typing import Any
 
 from router.deadlines import Limits
-from router.endpoint import LIVE, TRYING
+from router.endpoint import LIVE, TRYING, Cause
 from router.errors import RESET, Errors
+from router.health import Health
 from router.key import find_key
 from router.logs import Complaints, peer_name
 from router.pool import Member
@@ -67,6 +68,7 @@ class Engine:
         limits: Limits,
         errors: Errors | None,
         wake: Callable[[], None],
+        health: Health,
         detours: Callable[[Engine], Detours],
         room: Callable[[Engine], WaitingRoom],
     ) -> None:
@@ -75,6 +77,7 @@ class Engine:
         self.limits = limits
         self.errors = errors
         self.wake = wake
+        self.health = health
         self.detours = detours(self)
         self.active = 0  # sessions
         self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
@@ -177,6 +180,9 @@ class Engine:
         session.state = CONNECT
         session.tick = self.tick
         session.tries += 1
+        session.probing = endpoint.state != LIVE
+        if endpoint.state == TRYING and endpoint.trier is None:
+            endpoint.trier = session
         member.in_flight += 1
         endpoint.in_flight += 1
         if head[0] != node.modifier1 or head[3] != node.modifier2:
@@ -215,7 +221,7 @@ class Engine:
         member.rx += sent
         self.requests += 1
         if member.endpoint.state != LIVE:
-            self.table.restore(member.endpoint)
+            self.table.restore(member.endpoint, Cause.REFUSED)
         session.state = RELAY
         session.tick = self.tick
         if len(session.head) > session.size:
@@ -344,7 +350,7 @@ class Engine:
         session.member = None
         member.in_flight -= 1
         member.endpoint.in_flight -= 1
-        if session.state == CONNECT and member.endpoint.state == TRYING:
+        if session.probing and member.endpoint.trier is session:
             self.table.release_trial(member.endpoint)
         if session.node_fd >= 0:
             self.sessions[session.node_fd] = None

@@ -88,14 +88,18 @@ def pack_health(endpoint: Endpoint, now: float) -> list[Any]:
     return [endpoint.address, endpoint.cause, endpoint.times, endpoint.out_until - now]
 
 
-def take_health(table: Table, out: Iterable[list[Any]], live: Iterable[str], now: float) -> None:
-    """Bring the endpoints of `table` into the state that the other side says they are in."""
+def take_health(
+    table: Table, out: Iterable[list[Any]], live: Iterable[str], now: float, cure: Cause = Cause.CHECK
+) -> None:
+    """Bring the endpoints of `table` into the state that the other side says they are in; `cure` is what its word that
+    one works is good for.
+    """
     for address, cause, times, seconds in out:
         if endpoint := table.endpoints.get(address):
             table.fail(endpoint, now + seconds, Cause(cause), times)
     for address in live:
         if endpoint := table.endpoints.get(address):
-            table.restore(endpoint)
+            table.restore(endpoint, cure)
 
 
 def unpack_node(values: list[Any]) -> Node:

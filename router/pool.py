@@ -12,11 +12,13 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from router.balance import ALGORITHMS, DEFAULT, in_turn, laps
+from router.endpoint import LIVE
 
 if TYPE_CHECKING:
     from router.endpoint import Endpoint
     from router.node import Node
 
+WHOLE = 100  # a member's share of its weight; less while it starts slowly
 NOTE_EVERY = 0.2  # seconds between two notes of a member that is busy
 NOTES = 100  # kept, so of 20 s at least; workers announce themselves each 10 s
 
@@ -24,12 +26,15 @@ NOTES = 100  # kept, so of 20 s at least; workers announce themselves each 10 s
 class Member:
     """One node in one pool. Counters are this process's; `rx` counts bytes to the node, `tx` bytes from it."""
 
-    __slots__ = ("endpoint", "failures", "history", "in_flight", "node", "note_due", "pool", "requests", "rx", "tx")
+    __slots__ = (
+        "endpoint", "failures", "history", "in_flight", "node", "note_due", "pool", "requests", "rx", "share", "tx",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool, endpoint: Endpoint, node: Node) -> None:
         self.pool = pool
         self.endpoint = endpoint
         self.node = node
+        self.share = WHOLE
         self.in_flight = 0
         self.requests = 0
         self.failures = 0
@@ -56,7 +61,9 @@ class Member:
 class Pool:
     """The members of one key by address, their algorithm, and the ring that `wrr` walks."""
 
-    __slots__ = ("algorithm", "drained", "hits", "key", "lap", "members", "pick", "randrange", "ring", "stale", "turns")
+    __slots__ = (
+        "algorithm", "drained", "hits", "key", "lap", "members", "panic", "pick", "randrange", "ring", "stale", "turns",
+    )  # fmt: skip
 
     def __init__(self, key: str, algorithm: str, randrange: Callable[[int], int]) -> None:
         self.key = key
@@ -67,6 +74,7 @@ class Pool:
         self.drained = False  # its key is: nobody takes new requests for it
         self.randrange = randrange
         self.stale = True
+        self.panic = False  # none in the ring is live, and the broken ones stand there as well
         self.ring: list[Member] = []
         self.lap = 0
         self.turns: Iterator[Member] = iter(())
@@ -77,7 +85,8 @@ class Pool:
         self.ring = [] if self.drained else in_turn(self.members.values())
         if not self.ring:
             return
-        ring_laps = laps([(member, member.node.weight) for member in self.ring])
+        self.panic = not any(member.endpoint.state == LIVE for member in self.ring)
+        ring_laps = laps([(member, member.node.weight * member.share) for member in self.ring])
         first = next(ring_laps)
         self.lap = len(first)
         self.turns = chain(islice(first, self.randrange(self.lap), None), chain.from_iterable(ring_laps))

@@ -54,6 +54,8 @@ def relay_down(engine: Engine, session: Session) -> None:
                 return engine.node_ended(session)
             if not session.answered:
                 first_byte(session)
+                if session.probing or member.endpoint.broken:
+                    engine.health.answered(session, member)
             member.tx += len(data)
             drained = len(data) < CHUNK
         else:

@@ -25,6 +25,7 @@ from router.deadlines import Limits, sweep
 from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
 from router.errors import OFF, Errors
+from router.health import Health
 from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
@@ -84,9 +85,16 @@ class Router:
             limits=Limits.of(options),
             errors=None if options.error_pages in ("", OFF) else Errors(int(options.unknown_key_status), pages),
             wake=lambda: wake.start(self.engine.resume),
+            health=Health(
+                self.table,
+                gracetime=options.gracetime,
+                max_fails=options.max_fails,
+                max_ejected=options.max_ejected,
+                slow_start=options.slow_start,
+                cheap=options.cheap,
+            ),
             detours=lambda engine: Detours(
                 engine,
-                gracetime=options.gracetime,
                 max_retries=options.max_retries,
                 retry=options.retry,
                 quiet=options.quiet,
@@ -136,7 +144,7 @@ class Router:
 
     def sweep(self) -> None:
         sweep(self.engine)
-        self.table.begin_trials(monotonic())
+        self.engine.health.sweep()
 
     # What the supervisor says.
 
@@ -192,6 +200,8 @@ class Router:
         self.engine.left_tx += sum(member.tx for member in change.left)
         if change.opened:
             self.engine.room.call(change.key)
+        elif self.serving:
+            self.engine.health.start_slowly(change.joined)
 
     def on_question(self) -> None:
         """There is a key to ask the supervisor for."""
@@ -226,6 +236,8 @@ class Router:
             log.info("[uWSGI fastrouter pid %d] %s", os.getpid(), what)
 
     def on_health(self, endpoint: Endpoint) -> None:
+        if endpoint.state == LIVE:
+            self.engine.health.start_slowly(endpoint.members)
         if self.relayed:
             return
         if endpoint.state in (LIVE, OUT):

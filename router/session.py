@@ -9,7 +9,6 @@ the session, so whoever has waited looks at the state first. Where a key has no 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from router.endpoint import OUT, Endpoint
+from router.endpoint import Endpoint
 from router.key import find_key
 from router.lookups import UNKNOWN
 from router.static import FALLBACK, RESERVED, TO
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
     from router.engine import Engine
     from router.pool import Member
-
-log = logging.getLogger("gfrouter")
 
 HEAD, WAIT, CONNECT, RELAY, DETOUR, CLOSED = range(6)  # engine.py draws the ways between them
 
@@ -51,8 +48,8 @@ class Session:
 
     __slots__ = (
         "answered", "avoid", "batch", "began", "busy", "client", "client_armed", "client_fd", "client_ready", "deaf",
-        "down", "ended", "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "resumes", "retried",
-        "size", "state", "tick", "tries", "up", "uploaded",
+        "down", "ended", "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "probing", "resumes",
+        "retried", "size", "state", "tick", "tries", "up", "uploaded",
     )  # fmt: skip
 
     def __init__(self, client: socket, client_fd: int, tick: int) -> None:
@@ -79,6 +76,7 @@ class Session:
         self.missing = 0  # bytes of the announced body that are still to come; below 0, more came than announced
         self.answered = False  # the node's first byte has come
         self.tries = 0  # connects so far
+        self.probing = False  # its node was not live when it was asked: its answer shows how that is
         self.retried = False  # it went to a second node after a first one took it and said nothing
         self.avoid: tuple[Endpoint, ...] = ()  # endpoints that were asked in vain
         self.busy: tuple[Endpoint, ...] = ()  # those of them that may have room a moment later
@@ -88,7 +86,7 @@ class Session:
 class Detours:
     """Decides what becomes of sessions that cannot go straight.
 
-    A node that refuses is out of turn for `gracetime` seconds. `max_retries` is the number of connects after the first
+    `max_retries` is the number of connects after the first
     one. `retry`: `none` gives up at once, `connect` asks another node where no connection came about, `idempotent`
     does so as well for a GET, HEAD or OPTIONS without body whose node ended the connection and had said nothing.
 
@@ -100,7 +98,6 @@ class Detours:
         self,
         engine: Engine,
         *,
-        gracetime: int,
         max_retries: int,
         retry: str,
         quiet: bool,
@@ -110,7 +107,6 @@ class Detours:
         sleep: Callable[[float], Any] = gevent.sleep,
     ) -> None:
         self.engine = engine
-        self.gracetime = gracetime
         self.max_retries = 0 if retry == "none" else max_retries
         self.idempotent = retry == "idempotent"
         self.quiet = quiet
@@ -135,14 +131,12 @@ class Detours:
 
     def unanswered(self, session: Session, member: Member) -> None:
         """`member` took the request and ended the connection before its first byte."""
+        self.engine.health.unanswered(session, member)
         gevent.spawn(self._ask_elsewhere, session, member)
 
     def unfinished(self, session: Session) -> None:
         """The answer is complete, and the client has more of its body to send."""
         gevent.spawn(self._let_finish, session)
-
-    def timed_out(self, session: Session) -> None:
-        """The session's node, which it is still at, took the request and did not begin its answer in time."""
 
     # In greenlets.
 
@@ -236,16 +230,13 @@ class Detours:
 
     def _blame(self, session: Session, member: Member, error: int) -> None:
         """Say so, and mark the endpoint if it was its fault and nobody has done so yet."""
-        endpoint: Endpoint = member.endpoint
-        key, address = printable(asked_key(session, member)), printable(endpoint.address)
+        address = printable(member.endpoint.address)
         unable = f'unable to connect() to node "{address}" ({session.tries - 1} retries): {os.strerror(error)}'
         self.engine.complaints.count("unconnected", "" if self.quiet else unable)
         if error in PASSING:
             return
         member.failures += 1
-        if endpoint.state != OUT:
-            log.warning("[uwsgi-fastrouter] %s => marking %s as failed", key, address)
-            self.engine.table.fail(endpoint, self.clock() + self.gracetime)
+        self.engine.health.refused(session, member)
 
     def _give_up(self, session: Session, kind: str, text: str) -> None:
         if session.state == DETOUR:

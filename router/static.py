@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NoReturn
 import gevent.event
 
 from router.address import AddressError, parse_node
-from router.endpoint import OUT
 from router.node import Node
 
 if TYPE_CHECKING:
@@ -81,6 +80,6 @@ def in_order(nodes: Iterable[Node]) -> list[Node]:
 def only_fallback(table: Table) -> bool:
     """Whether none but fallback nodes can be asked."""
     return all(
-        endpoint.state == OUT or all(member.pool.key == FALLBACK for member in endpoint.members)
+        endpoint.lost or all(member.pool.key == FALLBACK for member in endpoint.members)
         for endpoint in table.endpoints.values()
     )

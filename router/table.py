@@ -104,8 +104,8 @@ class Table:
 
     @property
     def empty(self) -> bool:
-        """True where no node can be asked: none is known, or all have failed."""
-        return len(self.endpoints) == len(self.out)
+        """True where no node can be asked: none is known, or all have failed for good."""
+        return len(self.endpoints) == len(self.out) and all(endpoint.lost for endpoint in self.out)
 
     # Health. The only way for an endpoint to change its state, except that the balancer takes one on trial.
 
@@ -115,11 +115,12 @@ class Table:
         """
         if endpoint.state != LIVE and endpoint.cause > cause:
             return
-        worse = endpoint.state == OUT and endpoint.cause < cause
+        worse = endpoint.state == OUT and (endpoint.cause, endpoint.times) < (cause, times)
         endpoint.out_until, endpoint.cause, endpoint.times = out_until, cause, times
-        self._turn(endpoint, OUT)
         if worse:
-            self.on_health(endpoint)
+            self._tell(endpoint)
+        else:
+            self._turn(endpoint, OUT)
 
     def restore(self, endpoint: Endpoint, cure: Cause = Cause.CHECK) -> None:
         """`endpoint` works; if it is out for a stronger cause than `cure`, that does not show it."""
@@ -135,14 +136,23 @@ class Table:
         for endpoint in [endpoint for endpoint in self.out if endpoint.out_until <= now]:
             self._turn(endpoint, TRIAL)
 
+    def try_early(self, endpoint: Endpoint) -> None:
+        """Put this one on trial though its time is not up."""
+        self._turn(endpoint, TRIAL)
+
     def _turn(self, endpoint: Endpoint, state: int) -> None:
         if endpoint.state == state:
             return
         endpoint.state = state
+        endpoint.trier = None
         if endpoint.members:
             (self.out.add if state == OUT else self.out.discard)(endpoint)
-            for member in endpoint.members:
-                member.pool.stale = True
+            self._tell(endpoint)
+
+    def _tell(self, endpoint: Endpoint) -> None:
+        for member in endpoint.members:
+            member.pool.stale = True
+        if endpoint.members:
             self.on_health(endpoint)
 
     def drain(self, drained: Drained) -> None:

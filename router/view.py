@@ -172,6 +172,7 @@ def _health(endpoint: Endpoint, now: float) -> Json:
     return {
         "address": endpoint.address,
         "state": STATES[at],
+        "cause": None if at == LIVE else endpoint.cause.name.lower(),
         "retry_in": round(endpoint.out_until - now, 1) if at == OUT else None,
     }
 

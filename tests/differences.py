@@ -42,6 +42,22 @@ DIFFERENCES = (
         "A worker whose announcements are lost comes back, and an operator sees what failed.",
     ),
     Difference(
+        "ejected",
+        REQUESTS,
+        "A node that takes requests and hangs or breaks off gets its turns as if nothing were wrong.",
+        "After `max-fails` (5) in a row it is left out, until it answers one that tries it. 0 turns that off.",
+        "One node that hangs cost every n-th client a minute, and an empty reply.",
+        test="test_health.py::test_a_node_that_breaks_off_is_ejected_and_the_supervisor_told",
+    ),
+    Difference(
+        "longer-out",
+        REQUESTS,
+        "A failed node of `to` is out for `gracetime`, each time.",
+        "So it is the first time; each further time within a minute of turns is twice as long, up to 300 s.",
+        "A node that is gone for good costs fewer and fewer requests a delay.",
+        test="test_health.py::test_a_refusal_is_out_for_gracetime_and_each_further_time_for_longer",
+    ),
+    Difference(
         "busy",
         REQUESTS,
         "A full backlog of a unix socket is an error.",

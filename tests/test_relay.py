@@ -32,7 +32,7 @@ class Endless:
 def test_a_direction_that_could_go_on_for_ever_is_cut_after_its_turn(relay: Any, sink: str) -> None:
     session = Session(cast(Any, Endless()), 7, 0)
     session.node = cast(Any, Endless())
-    session.member = cast(Any, SimpleNamespace(tx=0, rx=0, endpoint=SimpleNamespace(family=2)))
+    session.member = cast(Any, SimpleNamespace(tx=0, rx=0, endpoint=SimpleNamespace(family=2, broken=0)))
     session.state = RELAY
     session.client_ready = True
     cut: list[Session] = []

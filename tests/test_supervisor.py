@@ -17,8 +17,9 @@ import pytest
 
 from clients import announce, ask, read_to_end, request, withdraw
 from one_router import refused_address
+from router.ask import ask as ask_admin
 from router.supervisor import RESPAWN_DELAYS
-from scripted import HELLO, NodeConnection, ScriptedNode, connect, hang, wait_for
+from scripted import HELLO, NodeConnection, ScriptedNode, answer, close_after_head, connect, hang, wait_for
 from servers import Process, Router, free_address
 
 GET = request("foo.com")
@@ -128,6 +129,34 @@ def test_what_a_dead_router_had_counted_is_kept_when_it_had_told() -> None:
         pool = router.pool("foo.com")
         assert (pool["hits"], pool["nodes"][0]["requests"], pool["nodes"][0]["ref"]) == (8, 8, 0)
         assert router.stats()["complaints"] == {"unknown key": 1}
+
+
+def test_an_ejection_by_one_router_is_known_to_the_others_and_its_end_as_well() -> None:
+    admin = free_address()
+    with Router(processes=2, admin=admin, gracetime=3) as router, ScriptedNode() as node:
+        with ScriptedNode(*[close_after_head] * 5, answer(HELLO)) as broken:
+            for address in (broken.address, node.address):
+                announce(router.subscriptions, "foo.com", address)
+            router.wait_for_nodes("foo.com", 2)
+            first, second = router.pids().values()
+            os.kill(second, signal.SIGSTOP)
+            for _ in range(10):
+                assert ask(router.address, GET) == HELLO
+            (out,) = wait_for(lambda: ask_admin(admin, "nodes", {"state": "out"})["nodes"], "the ejection")
+            assert (out["address"], out["cause"]) == (broken.address, "broken")
+            os.kill(second, signal.SIGCONT)
+            wait_for(lambda: ask(router.address, GET) and len(broken.connections) == 6, "its trial")
+
+            def live() -> bool:
+                return len(ask_admin(admin, "nodes", {"state": "live"})["nodes"]) == 2
+
+            wait_for(live, "it to be back for all")
+            for frozen in (first, second):
+                os.kill(frozen, signal.SIGSTOP)
+                before = len(broken.connections)
+                assert [ask(router.address, GET) for _ in range(6)] == [HELLO] * 6
+                assert len(broken.connections) == before + 3
+                os.kill(frozen, signal.SIGCONT)
 
 
 def test_a_failure_in_one_router_is_known_to_the_others_and_to_the_stats() -> None:

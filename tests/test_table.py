@@ -567,7 +567,8 @@ class ThreeSources(RuleBasedStateMachine):
         self.note_names()
         addresses = self.resolved.get(node.address, [node.address])
         if kept and len(addresses) == 1:  # of several nobody knows which one has spoken
-            assert self.table.endpoints[addresses[0]].state == LIVE
+            endpoint = self.table.endpoints[addresses[0]]
+            assert endpoint.state == LIVE or endpoint.cause > Cause.REFUSED
 
     @rule(source=SOURCES, key=KEYS, node=NODES)
     def withdraw(self, source: int, key: str, node: Node) -> None:
@@ -604,10 +605,12 @@ class ThreeSources(RuleBasedStateMachine):
     def cannot_see(self, source: int, key: str | None) -> None:
         self.feeds[source].fail("down", key)
 
-    @rule(address=st.sampled_from(NUMBERS))
-    def fail_endpoint(self, address: str) -> None:
+    @rule(address=st.sampled_from(NUMBERS), cause=st.sampled_from(Cause), times=st.integers(1, 3))
+    def fail_endpoint(self, address: str, cause: Cause, times: int) -> None:
         if endpoint := self.table.endpoints.get(address):
-            self.table.fail(endpoint, out_until=1.0)
+            stays = endpoint.cause if endpoint.state == OUT else cause
+            self.table.fail(endpoint, 1.0, cause, times)
+            assert (endpoint.state, endpoint.cause) == (OUT, max(stays, cause))
 
     def union(self) -> dict[tuple[str, str], list[Node]]:
         """What each place may be described as: by its number, or as one of its names, by the first source."""
@@ -663,6 +666,7 @@ class ThreeSources(RuleBasedStateMachine):
     def every_live_member_gets_its_turn(self) -> None:
         for pool in self.table.pools.values():
             live = [m for m in pool.members.values() if m.endpoint.state == LIVE]
+            live = live or [m for m in pool.members.values() if m.endpoint.cause == Cause.BROKEN]
             level = min((m.node.backup for m in live), default=0)
             first = {m.endpoint.address for m in live if m.node.backup == level}
             picked = {member.endpoint.address for _ in range(30) if (member := pool.pick(pool))}
