@@ -23,7 +23,7 @@ from router.endpoint import OUT, Endpoint
 from router.key import find_key
 from router.lookups import UNKNOWN
 from router.static import FALLBACK, RESERVED, TO
-from router.uwsgi import is_repeatable, printable
+from router.uwsgi import content_length, is_repeatable, printable
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -89,7 +89,8 @@ class Detours:
 
     A node that refuses is out of turn for `gracetime` seconds. `max_retries` is the number of connects after the first
     one. `retry`: `none` gives up at once, `connect` asks another node where no connection came about, `idempotent`
-    does so as well for a GET, HEAD or OPTIONS without body whose node ended the connection and had said nothing.
+    does so as well for a GET, HEAD or OPTIONS without body whose node ended the connection and had said nothing,
+    `all-unsent` for all other requests too of whose body no more was sent than can be sent again.
 
     Where the pool has nobody left to ask, and for the last of the retries, the fallback nodes take their turn; with
     `fallback_on_no_key` also where a key has no node at all. `fallback_key` is the key to try for one without a node.
@@ -112,6 +113,7 @@ class Detours:
         self.gracetime = gracetime
         self.max_retries = 0 if retry == "none" else max_retries
         self.idempotent = retry == "idempotent"
+        self.all_unsent = retry == "all-unsent"
         self.quiet = quiet
         self.fallback_on_no_key = fallback_on_no_key
         self.fallback_key = fallback_key
@@ -156,12 +158,18 @@ class Detours:
     def _ask_elsewhere(self, session: Session, member: Member) -> None:
         self.engine.complaints.count("unanswered")
         member.failures += 1
-        repeatable = self.idempotent and not session.retried and not session.uploaded
-        if not (repeatable and is_repeatable(session.head, session.size)):
+        if session.state != DETOUR or session.retried or not self._is_repeatable(session):
             return self.engine.close(session)
         session.retried = True
+        session.uploaded, session.missing = False, 0  # the body is counted anew, as it is sent anew
         session.avoid = (*session.avoid, member.endpoint)
         self._connect(session, member)
+
+    def _is_repeatable(self, session: Session) -> bool:
+        head, size = session.head, session.size
+        if not self.all_unsent:
+            return self.idempotent and not session.uploaded and is_repeatable(head, size)
+        return not session.uploaded or content_length(head, size) - session.missing == len(head) - size
 
     def _let_finish(self, session: Session) -> None:
         """Take what the client still sends: closing on unread bytes would reset it, and might take the answer away."""
