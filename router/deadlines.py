@@ -42,6 +42,7 @@ def sweep(engine: Engine) -> None:
     """Once a second: end what has taken too long."""
     engine.tick += 1
     engine.complaints.next_second()
+    engine.detours.budget.next_second(engine.requests)
     for fd, session in enumerate(engine.sessions):
         if session is None or fd != session.client_fd:
             continue

@@ -37,6 +37,7 @@ BY_KIND = {
     "no key": 400,
     "head timeout": 400,
     "unanswered": 502,
+    "retry budget": 502,
     "internal error": 502,
     "timeout": 504,
     "session timeout": 504,

@@ -21,6 +21,7 @@ import gevent.socket
 from gevent.server import StreamServer
 
 from router import stats
+from router.budget import Budget
 from router.deadlines import Limits, sweep
 from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
@@ -97,6 +98,7 @@ class Router:
                 engine,
                 max_retries=options.max_retries,
                 retry=options.retry,
+                budget=Budget(options.retry_budget),
                 quiet=options.quiet,
                 fallback_on_no_key=options.fallback_on_no_key,
                 fallback_key=options.subscription_fallback_key,

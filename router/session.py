@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
+from router.budget import Budget
 from router.endpoint import Endpoint
 from router.key import find_key
 from router.lookups import UNKNOWN
 from router.static import FALLBACK, RESERVED, TO
-from router.uwsgi import is_repeatable, printable
+from router.uwsgi import content_length, is_repeatable, printable
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -86,9 +87,10 @@ class Session:
 class Detours:
     """Decides what becomes of sessions that cannot go straight.
 
-    `max_retries` is the number of connects after the first
-    one. `retry`: `none` gives up at once, `connect` asks another node where no connection came about, `idempotent`
-    does so as well for a GET, HEAD or OPTIONS without body whose node ended the connection and had said nothing.
+    `max_retries` is the number of connects after the first one. `retry`: `none` gives up at once, `connect` asks
+    another node where no connection came about, `idempotent` does so as well for a GET, HEAD or OPTIONS without body
+    whose node ended the connection and had said nothing, `all-unsent` for all other requests too of whose body no more
+    was sent than can be sent again; those that a node took within `budget`, as a failed connect is work for nobody.
 
     Where the pool has nobody left to ask, and for the last of the retries, the fallback nodes take their turn; with
     `fallback_on_no_key` also where a key has no node at all. `fallback_key` is the key to try for one without a node.
@@ -100,6 +102,7 @@ class Detours:
         *,
         max_retries: int,
         retry: str,
+        budget: Budget,
         quiet: bool,
         fallback_on_no_key: bool = False,
         fallback_key: str = "",
@@ -109,6 +112,8 @@ class Detours:
         self.engine = engine
         self.max_retries = 0 if retry == "none" else max_retries
         self.idempotent = retry == "idempotent"
+        self.all_unsent = retry == "all-unsent"
+        self.budget = budget
         self.quiet = quiet
         self.fallback_on_no_key = fallback_on_no_key
         self.fallback_key = fallback_key
@@ -146,20 +151,27 @@ class Detours:
         if error in PASSING:
             session.busy = (*session.busy, member.endpoint)
         if session.tries > self.max_retries:
-            return self._give_up(
-                session, "unreachable", f"no node of {asked_key(session, member)!r} could be connected to"
-            )
+            text = f"no node of {asked_key(session, member)!r} could be connected to"
+            return self._give_up(session, "unreachable", text)
         self._connect(session, member)
 
     def _ask_elsewhere(self, session: Session, member: Member) -> None:
         self.engine.complaints.count("unanswered")
         member.failures += 1
-        repeatable = self.idempotent and not session.retried and not session.uploaded
-        if not (repeatable and is_repeatable(session.head, session.size)):
+        if session.state != DETOUR or session.retried or not self._is_repeatable(session):
             return self.engine.dismiss(session, "unanswered")
+        if not self.budget.is_open(self.engine.requests):
+            return self.engine.refuse(session, "retry budget", "too many requests of late went to a second node")
         session.retried = True
+        session.uploaded, session.missing = False, 0  # the body is counted anew, as it is sent anew
         session.avoid = (*session.avoid, member.endpoint)
-        self._connect(session, member)
+        self.budget.spent += self._connect(session, member)
+
+    def _is_repeatable(self, session: Session) -> bool:
+        head, size = session.head, session.size
+        if not self.all_unsent:
+            return self.idempotent and not session.uploaded and is_repeatable(head, size)
+        return not session.uploaded or content_length(head, size) - session.missing == len(head) - size
 
     def _let_finish(self, session: Session) -> None:
         """Take what the client still sends: closing on unread bytes would reset it, and might take the answer away."""
@@ -178,8 +190,10 @@ class Detours:
                 self.sleep(0)
         self.engine.close(session)
 
-    def _connect(self, session: Session, member: Member) -> None:
-        """The next node of the pool; where only ones that were busy are left, those again a little later."""
+    def _connect(self, session: Session, member: Member) -> bool:
+        """The next node of the pool; where only ones that were busy are left, those again a little later. False where
+        none is left.
+        """
         key = member.pool.key
         chosen = self._pick(session, key)
         if chosen is None and session.busy and session.state == DETOUR:
@@ -187,10 +201,11 @@ class Detours:
             session.avoid = tuple(endpoint for endpoint in session.avoid if endpoint not in session.busy)
             session.busy = ()
             chosen = self._pick(session, key)
-        if chosen is not None:
-            self.engine.connect(session, chosen)
-        else:
+        if chosen is None:
             self._give_up(session, NO_NODE, f"no other node of {asked_key(session, member)!r} is left to ask")
+            return False
+        self.engine.connect(session, chosen)
+        return True
 
     def _pick(self, session: Session, key: str) -> Member | None:
         # One that is picked must be asked, or a trial would never end: nobody picks for a client that has left.
