@@ -242,18 +242,21 @@ class Supervisor:
 
     # Stats and the admin API.
 
-    def count(self) -> None:
-        """Ask the routers what they have counted; one that does not answer in time is shown as it last told."""
+    def count(self) -> bool:
+        """Ask the routers what they have counted; one that does not answer in time is shown as it last told.
+
+        True where all have answered.
+        """
         self.counting += 1
         number, asked = self.counting, list(self.routers)
-        gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
+        answered = gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
         for router in asked:
             router.forget_counts(number)
+        return len(answered) == len(asked)
 
     def look(self, counted: bool) -> State:
         """All that the admin API shows, as it is now; the counters are those of now only where `counted`."""
-        if counted:
-            self.count()
+        all_counted = counted and self.count()
         return State(
             self.table,
             self.slots,
@@ -266,6 +269,7 @@ class Supervisor:
             warming=ceil(self.warming_left()),
             now=monotonic(),
             wall=time(),
+            all_counted=all_counted,
         )
 
     def _addresses_by_use(self) -> dict[str, list[str]]:
