@@ -24,6 +24,7 @@ import gevent.subprocess
 from router import kernel, net, stats
 from router.address import HostName, parse_local
 from router.admin import admin_server
+from router.checks import Checks
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.feed import Feed
@@ -116,6 +117,8 @@ class Supervisor:
             log.info("starting uWSGI fastrouter in cheap mode")
         keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
+        if self.options.health_check != "none":
+            lookers.append(gevent.spawn(Checks(self.table, self.options).run))
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
         watchers = [gevent.spawn(self.watch_sources), gevent.spawn(self.watchdog.run)]
         self.watchdog.start()
