@@ -149,9 +149,12 @@ class Checks:
         member = min(endpoint.members, key=lambda member: member.pool.key)
         host = {} if member.pool.key in RESERVED else {"HTTP_HOST": member.pool.key}
         said = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/", "PATH_INFO": "/", **host, **self.vars}
-        pairs = [tuple(text.encode("utf-8", "surrogateescape") for text in pair) for pair in said.items()]
+        pairs = [
+            (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+            for name, value in said.items()
+        ]
         with connected(endpoint) as sock:
-            send(sock, build(pairs, member.node.modifier1, member.node.modifier2))  # type: ignore[arg-type]
+            send(sock, build(pairs, member.node.modifier1, member.node.modifier2))
             head = receive(sock, lambda data: b"\n" in data or len(data) > MOST_HEAD)
         status = STATUS_LINE.match(head)
         if status is None:

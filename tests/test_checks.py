@@ -38,7 +38,7 @@ def checked(address: str, how: str = "connect", key: str = "foo.com", **options:
     table.feed("x").set(key, [Node(address, modifier1=5)])
     found = Checks(table, Options(health_check=how, health_timeout=1, health_fall=1, **options))  # type: ignore[arg-type]
     said: list[str] = []
-    found.judge = lambda _, trouble: said.append(trouble)  # type: ignore[method-assign]
+    found.judge = lambda checked, trouble: said.append(trouble)  # type: ignore[method-assign]
     found.turn()
     found.check(found.known[address])
     return said[0]
@@ -191,8 +191,17 @@ def test_each_is_asked_once_an_interval_and_not_all_at_once(monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_a_real_uwsgi_answers_pings_and_is_out_while_it_is_frozen() -> None:
-    options = {"health_check": "ping", "health_interval": 1, "health_timeout": 1, "health_fall": 1, "health_rise": 1}
-    with Router(subscription_tolerance=600, **options) as router, Worker(router.subscriptions) as worker:
+    with (
+        Router(
+            subscription_tolerance=600,
+            health_check="ping",
+            health_interval=1,
+            health_timeout=1,
+            health_fall=1,
+            health_rise=1,
+        ) as router,
+        Worker(router.subscriptions) as worker,
+    ):
         router.wait_for_nodes("foo.com", 1)
         worker.wait_line("PING", 20)
         assert not router.line("its checks fail")
