@@ -1,13 +1,17 @@
-"""The admin API: HTTP for operators and their tools, on a socket of its own. What it answers, view.py says.
+"""The admin API: HTTP for operators and their tools, on a socket of its own.
+
+What it answers, view.py says; what a POST changes, drains.py does.
 
 Served by gevent's WSGI server, one request a connection. A client may be slow, silent or broken: it costs one greenlet
 of a bounded pool for a bounded time, and no line in the log. On TCP a browser may be told by any page to come here,
 under a name of that page's own: so only an address, `localhost` or the configured name may stand in its Host header,
-and no header lets a page read the answer.
+and no header lets a page read the answer. What changes something comes as JSON, which no page can have a browser send
+elsewhere without asking there first, and with no Origin, which a browser adds.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import socket
@@ -21,14 +25,16 @@ import gevent
 import gevent.pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from router import __version__, view
+from router import __version__, drains, view
 from router.statsserver import encoded
 from router.view import State
 
 CLIENTS = 256  # at once; the next one waits in the backlog
 HEAD_WAIT = 2  # seconds in which the head of a request is whole; clients of this machine send it at once
 ANSWER_WAIT = 10  # seconds for the rest: the answer is made in less than one, and 10 MB at the most
+MOST_BODY = 1 << 20  # bytes of a POST: 600 keys, however they are escaped
 PREFIX = "/v1"
+VERBS = {f"{PREFIX}/{verb}": verb for verb in ("drain", "undrain", "eject")}
 
 Query = Mapping[str, str]
 Look = Callable[[bool], State]  # the state of now; True asks the routers first what they have counted
@@ -39,9 +45,19 @@ log = logging.getLogger("gfrouter")
 class Refused(Exception):
     """An answer with another status than 200."""
 
+    headers: tuple[tuple[str, str], ...] = ()
+
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+class NotAllowed(Refused):
+    """The path takes this method alone."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(HTTPStatus.METHOD_NOT_ALLOWED, f"only {method} is known here")
+        self.headers = (("Allow", method),)
 
 
 def answer(look: Look, path: str, query: Query) -> dict[str, Any]:
@@ -62,6 +78,8 @@ def answer(look: Look, path: str, query: Query) -> dict[str, Any]:
             return view.pools(look(False))
         case "nodes":
             return view.nodes(look(True), _state_wanted(query))
+        case "drains":
+            return view.drains(look(True))
         case "lookup" if query.get("key"):
             return view.lookup(look(False), query["key"])
         case "lookup":
@@ -76,7 +94,45 @@ ABOUT = {
     "pools/KEY": "one key with its nodes",
     "nodes": "each address with its keys and sources; ?state=live, out or trial gives those alone",
     "lookup?key=KEY": "what becomes of a request with this key, and why",
+    "drains": "what gets no new requests, and how many are still in flight there",
+    "drain": 'POST {"what": [ADDRESS or KEY, ...]}: no new requests for these',
+    "undrain": 'POST {"what": [ADDRESS or KEY, ...]}: they get requests again, ejected ones too',
+    "eject": 'POST {"what": [ADDRESS, ...], "seconds": 60}: these nodes are out for so long',
 }
+
+
+def obey(look: Look, verb: str, body: bytes) -> dict[str, Any]:
+    """Do to the words that the JSON in `body` says; gives how they are now. Refused where that cannot be."""
+    words, seconds = order_of(body, verb)
+    state = look(False)
+    try:
+        match verb:
+            case "drain":
+                things = drains.drain(state.table, words)
+            case "undrain":
+                things = drains.undrain(state.table, words)
+            case _:
+                things = drains.eject(state.table, words, seconds, state.now)
+    except drains.Impossible as error:
+        raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from None
+    return view.drains(look(True), dict.fromkeys(things))
+
+
+def order_of(body: bytes, verb: str) -> tuple[list[str], float]:
+    """The words and the seconds that the body of a POST says."""
+    known = {"what", "seconds"} if verb == "eject" else {"what"}
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the body is no JSON") from None
+    if not isinstance(said, dict) or not said.keys() <= known:
+        raise Refused(HTTPStatus.BAD_REQUEST, f"the body is an object with {' and '.join(sorted(known))} alone")
+    words, seconds = said.get("what"), said.get("seconds", drains.EJECT_SECONDS)
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise Refused(HTTPStatus.BAD_REQUEST, '"what" is a list of addresses and keys')
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise Refused(HTTPStatus.BAD_REQUEST, '"seconds" is a number')
+    return words, seconds
 
 
 def _found(pool: dict[str, Any] | None, key: str) -> dict[str, Any]:
@@ -94,6 +150,13 @@ def _state_wanted(query: Query) -> str:
 
 # HTTP.
 
+HEADERS = (
+    ("Server", f"gfrouter/{__version__}"),
+    ("Content-Type", "application/json"),
+    ("Cache-Control", "no-store"),
+    ("Connection", "close"),
+)
+
 
 def admin_server(listener: socket.socket, look: Look, names: Collection[str] = ()) -> WSGIServer:
     """The server on this socket, to be started; `look` is called for each request that asks for state.
@@ -104,26 +167,24 @@ def admin_server(listener: socket.socket, look: Look, names: Collection[str] = (
     hosts = {"localhost", *(name.lower() for name in names)}
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        status, body = HTTPStatus.OK, {}
+        status, body, headers = HTTPStatus.OK, {}, list(HEADERS)
         try:
             if over_tcp and not is_welcome(environ.get("HTTP_HOST", ""), hosts):
                 raise Refused(HTTPStatus.FORBIDDEN, "the Host header names neither an address nor localhost")
-            if environ["REQUEST_METHOD"] != "GET":
-                raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is known here")
-            body = answer(look, from_latin(environ["PATH_INFO"]), query_of(environ["QUERY_STRING"]))
+            path = from_latin(environ["PATH_INFO"])
+            match environ["REQUEST_METHOD"]:
+                case "GET" if path not in VERBS:
+                    body = answer(look, path, query_of(environ["QUERY_STRING"]))
+                case "POST" if path in VERBS:
+                    body = obey(look, VERBS[path], body_of(environ))
+                case _:
+                    raise NotAllowed("POST" if path in VERBS else "GET")
         except Refused as refused:
             status, body = refused.status, {"error": str(refused)}
+            headers += refused.headers
         except Exception as error:
             log.exception("admin API: internal error")
             status, body = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"internal error: {type(error).__name__}"}
-        headers = [
-            ("Server", f"gfrouter/{__version__}"),
-            ("Content-Type", "application/json"),
-            ("Cache-Control", "no-store"),
-            ("Connection", "close"),
-        ]
-        if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers.append(("Allow", "GET"))
         start_response(f"{status.value} {status.phrase}", headers)
         return [encoded(body)]
 
@@ -169,6 +230,21 @@ def is_welcome(host: str, names: Collection[str]) -> bool:
     except ValueError:
         return not name or name.lower() in names
     return True
+
+
+def body_of(environ: Mapping[str, Any]) -> bytes:
+    """The JSON of a POST that no web page has sent."""
+    if "HTTP_ORIGIN" in environ:
+        raise Refused(HTTPStatus.FORBIDDEN, "a web page's browser has sent this: it has an Origin header")
+    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body's Content-Type must be application/json")
+    size = environ.get("CONTENT_LENGTH", "")
+    if not (size.isascii() and size.isdigit()):
+        raise Refused(HTTPStatus.LENGTH_REQUIRED, "how long is the body? (Content-Length)")
+    if len(size) > 10 or int(size) > MOST_BODY:
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {MOST_BODY} bytes at most")
+    body: bytes = environ["wsgi.input"].read(int(size))
+    return body
 
 
 def query_of(text: str) -> Query:

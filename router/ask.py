@@ -7,13 +7,15 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from router.address import AddressError, HostName, Unix, parse_node
 from router.options import ADMIN_OFF
 from router.place import check_folder, default_place
+from router.uwsgi import printable
 
 PATIENCE = 5.0  # seconds for each step; a router answers in less than one, even with 50,000 nodes
 VARIABLE = "GFROUTER_ADMIN"
@@ -35,20 +37,39 @@ def arguments(prog: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def answered(work: Callable[[], int]) -> int:
+    """The exit status that `work` gives, which asks; a line in its place where there is no answer."""
+    try:
+        return work()
+    except NoAnswer as error:
+        print(f"gfrouter: {printable(str(error))}", file=sys.stderr)
+        return NO_ROUTER
+
+
 def place() -> str:
     return default_place(os.environ, os.geteuid())
 
 
 def ask(address: str, path: str, query: Mapping[str, str] | None = None) -> Any:
     """The JSON at this path of the admin API at `address`, or at the default place where that is empty."""
-    where = address or place()
     words = [
         f"{quote(name)}={quote(value.encode('utf-8', 'surrogateescape'), safe='')}"
         for name, value in (query or {}).items()
     ]
+    return _exchange(address, "GET", path + (f"?{'&'.join(words)}" if words else ""))
+
+
+def tell(address: str, path: str, order: Mapping[str, Any]) -> Any:
+    """Have it do what this path is for; gives the JSON of its answer."""
+    return _exchange(address, "POST", path, json.dumps(order).encode())
+
+
+def _exchange(address: str, method: str, path: str, body: bytes | None = None) -> Any:
+    where = address or place()
+    headers = {} if body is None else {"Content-Type": "application/json"}
     connection = _Connection(where, checked=not address)
     try:
-        connection.request("GET", f"/v1/{path}" + (f"?{'&'.join(words)}" if words else ""))
+        connection.request(method, f"/v1/{path}", body, headers)
         answer = connection.getresponse()
         status, body = answer.status, answer.read()
     except TimeoutError:

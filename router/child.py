@@ -229,5 +229,5 @@ class Child:
 
 
 def drained(table: Table) -> list[list[str]]:
-    """All that is, as it stands in a message."""
-    return [list(each) for each in table.drained]
+    """All that is, as it stands in a message: a router knows no host names."""
+    return [list(table.drained_addresses), list(table.drained[1])]

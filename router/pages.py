@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 WIDTH = 80
 COLUMN = 30  # characters of a column at most; a first cell that is longer has a line for itself, others move the rest
-MOST_OUT = 10  # nodes that are out and are listed
+MOST_OUT = 10  # nodes that are out, or drained, and are listed
 
 OUTCOMES = {
     "node": "goes to a node",
@@ -37,13 +37,33 @@ def status_page(said: Json, out: Sequence[Json]) -> list[str]:
          for one in said["processes"]],
     )  # fmt: skip
     lines += ["", *sources_table(said["sources"])]
-    if out:
-        lines += ["", "out of turn:"]
-        lines += [
-            f"  {printable(node['address'])}, tried again in {duration(node['retry_in'])}" for node in out[:MOST_OUT]
-        ]
-        lines += [f"  and {len(out) - MOST_OUT} more"] if len(out) > MOST_OUT else []
+    lines += _some("out of turn:", [printable(node["address"]) + _until(node["retry_in"]) for node in out])
+    lines += _some("drained:", [f"{one['kind']} {printable(one['what'])}" for one in said["drained"]])
     return lines
+
+
+def _some(head: str, names: Sequence[str]) -> list[str]:
+    """A paragraph of them, the first MOST_OUT by name."""
+    more = [f"  and {len(names) - MOST_OUT} more"] if len(names) > MOST_OUT else []
+    return ["", head, *(f"  {name}" for name in names[:MOST_OUT]), *more] if names else []
+
+
+def _until(retry_in: float | None) -> str:
+    return "" if retry_in is None else f", tried again in {duration(retry_in)}"
+
+
+def drains_page(said: Json, doing: str) -> list[str]:
+    """A line for each of the words, of which `doing` is what was done."""
+    return [line for one in said["drains"] for line in textwrap.wrap(_drain(one, doing), WIDTH)]
+
+
+def _drain(one: Json, doing: str) -> str:
+    what = f"{one['kind']} {printable(one['what'])}: {doing}"
+    if not one["known"]:
+        return f"{what}; nobody knows it now"
+    stands_for = "" if one["nodes"] == [one["what"]] else f" ({number(len(one['nodes']), 'node')})"
+    in_flight = "not all routers say what is" if one["in_flight"] is None else one["in_flight"]
+    return f"{what}{stands_for}, {in_flight} in flight"
 
 
 def sources_table(sources: Sequence[Json]) -> list[str]:
@@ -82,6 +102,7 @@ def lookup_page(said: Json) -> list[str]:
 
 def _candidate(node: Json) -> list[object]:
     state = node["state"] if node["retry_in"] is None else f"out, {duration(node['retry_in'])}"
+    state += ", drained" if node["drained"] else ""
     first = node["said"][0] if node["said"] else {}
     address = node["address"] + (f" ({node['host']})" if node["host"] else "")
     by = [one["source"] + _other_than(first, one) for one in node["said"]]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 
-from router.ask import NO_ROUTER, NoAnswer, arguments, ask
+from router.ask import answered, arguments, ask
 from router.pages import lookup_page, status_page
-from router.uwsgi import printable
 
 UNKNOWN_KEY = 1  # the exit status of a lookup
 
@@ -26,7 +23,7 @@ def status(argv: list[str]) -> int:
             print("\n".join(status_page(said, out)))
         return 0
 
-    return _told(tell)
+    return answered(tell)
 
 
 def lookup(argv: list[str]) -> int:
@@ -40,12 +37,4 @@ def lookup(argv: list[str]) -> int:
         print(json.dumps(said, indent=2) if options.json else "\n".join(lookup_page(said)))
         return 0 if said["nodes"] else UNKNOWN_KEY
 
-    return _told(tell)
-
-
-def _told(tell: Callable[[], int]) -> int:
-    try:
-        return tell()
-    except NoAnswer as error:
-        print(f"gfrouter: {printable(str(error))}", file=sys.stderr)
-        return NO_ROUTER
+    return answered(tell)

@@ -24,6 +24,7 @@ import gevent.subprocess
 from router import kernel, net, stats
 from router.address import HostName, parse_local
 from router.admin import admin_server
+from router.checks import Checks
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.errors import own_pages
@@ -118,6 +119,8 @@ class Supervisor:
             log.info("starting uWSGI fastrouter in cheap mode")
         keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
+        if self.options.health_check != "none":
+            lookers.append(gevent.spawn(Checks(self.table, self.options).run))
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
         watchers = [gevent.spawn(self.watch_sources), gevent.spawn(self.watchdog.run)]
         self.watchdog.start()
@@ -251,18 +254,21 @@ class Supervisor:
 
     # Stats and the admin API.
 
-    def count(self) -> None:
-        """Ask the routers what they have counted; one that does not answer in time is shown as it last told."""
+    def count(self) -> bool:
+        """Ask the routers what they have counted; one that does not answer in time is shown as it last told.
+
+        True where all have answered.
+        """
         self.counting += 1
         number, asked = self.counting, list(self.routers)
-        gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
+        answered = gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
         for router in asked:
             router.forget_counts(number)
+        return len(answered) == len(asked)
 
     def look(self, counted: bool) -> State:
         """All that the admin API shows, as it is now; the counters are those of now only where `counted`."""
-        if counted:
-            self.count()
+        all_counted = counted and self.count()
         return State(
             self.table,
             self.slots,
@@ -275,6 +281,7 @@ class Supervisor:
             warming=ceil(self.warming_left()),
             now=monotonic(),
             wall=time(),
+            all_counted=all_counted,
         )
 
     def _addresses_by_use(self) -> dict[str, list[str]]:

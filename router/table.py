@@ -76,7 +76,8 @@ class Table:
         self.pools: dict[str, Pool] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.out: set[Endpoint] = set()
-        self.drained: Drained = ((), ())
+        self.drained: Drained = ((), ())  # as it was said
+        self.drained_addresses: frozenset[str] = frozenset()  # with those that a host name among them stands for
         self.feeds: list[Feed] = []
         self.names: dict[str, Name] = {}  # by the announced address, `app.internal:3031`
         self.named: dict[str, dict[str, None]] = {}  # key → those of `names` that stand in its nodes
@@ -156,20 +157,28 @@ class Table:
             self.on_health(endpoint)
 
     def drain(self, drained: Drained) -> None:
-        """From now on these endpoints and keys, known or not, get no new requests, and all others do."""
-        before, self.drained = self.drained, drained
-        addresses, keys = drained
-        for address in {*before[0], *addresses}:
+        """From now on these endpoints and keys, known or not, get no new requests, and all others do.
+
+        The address with a host name means all that the name stands for, now and later.
+        """
+        before, (addresses, keys) = self.drained[1], drained
+        self.drained = dict.fromkeys(addresses), dict.fromkeys(keys)
+        for key in {*before, *keys}:
+            if pool := self.pools.get(key):
+                pool.drained = key in self.drained[1]
+                pool.stale = True
+        self._mark_drained()
+
+    def _mark_drained(self) -> None:
+        """Bring the endpoints in line with what is drained and what names stand for."""
+        before = self.drained_addresses
+        self.drained_addresses = frozenset(target for said in self.drained[0] for target in self.targets(said))
+        for address in before ^ self.drained_addresses:
             if endpoint := self.endpoints.get(address):
-                endpoint.drained = address in addresses
+                endpoint.drained = address in self.drained_addresses
                 for member in endpoint.members:
                     member.pool.stale = True
-        for key in {*before[1], *keys}:
-            if pool := self.pools.get(key):
-                pool.drained = key in keys
-                pool.stale = True
-        if before != drained:
-            self.on_drain()
+        self.on_drain()
 
     # Merging.
 
@@ -180,6 +189,8 @@ class Table:
             return
         others = [address for address in dict.fromkeys(addresses) if not self.is_own(address)]
         before, known.addresses = known.addresses, tuple(others[:MOST_ADDRESSES])
+        if name in self.drained[0]:  # before the new ones turn up
+            self._mark_drained()
         for key in list(known.keys):
             said_by = next(feed.source for feed in self.feeds if name in feed.shown.get(key, ()))
             self._merge(Change(key, said_by, name), dict.fromkeys((*before, *known.addresses)))
@@ -220,6 +231,8 @@ class Table:
                 self.named.pop(key, None)
             if not name.keys:
                 del self.names[address]
+                if address in self.drained[0]:
+                    self._mark_drained()
         return name.addresses
 
     def _described(self, key: str, address: str) -> Node | None:
@@ -273,7 +286,7 @@ class Table:
             target = self.admitted.get(node.address) or parse_node(node.address)
             assert not isinstance(target, HostName)  # a member's address is one that a name stands for
             endpoint = self.endpoints[node.address] = Endpoint(node.address, target.family, target.sockaddr)
-            endpoint.drained = node.address in self.drained[0]
+            endpoint.drained = node.address in self.drained_addresses
         member = pool.members[node.address] = Member(pool, endpoint, node)
         endpoint.members.add(member)
         self.named_members += bool(node.host)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isinf
 from typing import Any
 
 from router import __version__
 from router.balance import in_turn
+from router.drains import NODE, Thing, drained
 from router.endpoint import LIVE, OUT, TRIAL, Endpoint
 from router.pool import Member, Pool
 from router.said import Said, said, sayers
@@ -40,6 +42,7 @@ class State:
     warming: float  # seconds left
     now: float
     wall: float
+    all_counted: bool = True  # has each router process told what it has counted by now?
 
     def shares(self) -> list[Counts]:
         """What each router process has counted."""
@@ -69,6 +72,7 @@ def status(state: State) -> Json:
         "pools": len(table.pools.keys() - RESERVED.keys()),
         "nodes": len(table.endpoints),
         "out": sum(turn(endpoint, state.now) == OUT for endpoint in table.out),
+        "drained": [{"what": word, "kind": kind} for kind, word in drained(table)],
         "processes": [_process(slot) for slot in state.slots],
         **sources(state),
     }
@@ -101,6 +105,7 @@ def _summary(state: State, pool: Pool) -> Json:
         "algorithm": pool.algorithm,
         "nodes": len(turns),
         "out": turns.count(OUT),
+        "drained": pool.drained,
         "sources": [name for name, _ in said(state.table, pool.key)],
     }
 
@@ -173,7 +178,8 @@ def _health(endpoint: Endpoint, now: float) -> Json:
         "address": endpoint.address,
         "state": STATES[at],
         "cause": None if at == LIVE else endpoint.cause.name.lower(),
-        "retry_in": round(endpoint.out_until - now, 1) if at == OUT else None,
+        "retry_in": round(endpoint.out_until - now, 1) if at == OUT and not isinf(endpoint.out_until) else None,
+        "drained": endpoint.drained,
     }
 
 
@@ -193,6 +199,37 @@ def _counted(members: Iterable[tuple[Member, list[Json]]]) -> Json:
                 in_flight += counts[3]
                 failures += counts[4]
     return {"in_flight": in_flight, "requests": requests, "failures": failures}
+
+
+# What gets no new requests.
+
+
+def drains(state: State, things: Iterable[Thing] | None = None) -> Json:
+    """These, or all that are drained. `in_flight` is null while a router process does not say what it has."""
+    return {"drains": [_drain(state, thing) for thing in (drained(state.table) if things is None else things)]}
+
+
+def _drain(state: State, thing: Thing) -> Json:
+    kind, word = thing
+    table = state.table
+    if kind == NODE:
+        addresses = [address for address in table.targets(word) if address in table.endpoints]
+        members = [member for address in addresses for member in table.endpoints[address].members]
+        is_known = word in table.endpoints or word in table.names
+    else:
+        pool = table.pools.get(word)
+        members = list(pool.members.values()) if pool else []
+        addresses = [member.endpoint.address for member in members]
+        is_known = pool is not None
+    counted = _counted((member, _shares_of(state, member.pool.key)) for member in members)
+    return {
+        "what": word,
+        "kind": kind,
+        "drained": word in table.drained[0 if kind == NODE else 1],
+        "known": is_known,
+        "nodes": addresses,
+        "in_flight": counted["in_flight"] if state.all_counted else None,
+    }
 
 
 # How a request would go.
@@ -226,7 +263,7 @@ def lookup(state: State, key: str) -> Json:
 def _next(state: State, key: str) -> list[Member]:
     """The nodes of this key that may get the next request."""
     pool = state.table.pools.get(key)
-    members = pool.members.values() if pool else ()
+    members = pool.members.values() if pool and not pool.drained else ()
     return in_turn(members, lambda member: turn(member.endpoint, state.now))
 
 
@@ -235,7 +272,7 @@ def _outcome(state: State, key: str) -> tuple[str, str, list[str]]:
     if count := len(_next(state, key)):
         return key, "node", [f"{count} node{'s take' if count > 1 else ' takes'} a turn"]
     if known := key in state.table.pools:
-        outcome, why = "no node", "every node of this key has failed, and is tried again when its time is up"
+        outcome, why = "no node", _why_nobody(state.table.pools[key])
     else:
         waits = [f"{name} is asked for it, and the request waits for the answer" for name in state.on_demand]
         if state.warming:
@@ -249,6 +286,16 @@ def _outcome(state: State, key: str) -> tuple[str, str, list[str]]:
             named = f"option {RESERVED[other]}" if other in RESERVED else f"key {other}"
             return other, "node", [why, f"the nodes of {named} serve it"]
     return key, outcome, [why]
+
+
+def _why_nobody(pool: Pool) -> str:
+    if pool.drained:
+        return "the key is drained"
+    left = [member for member in pool.members.values() if not member.endpoint.drained]
+    if not left:
+        return "every node of this key is drained"
+    others = " that is not drained" if len(left) < len(pool.members) else ""
+    return f"every node of this key{others} has failed, and is tried again when its time is up"
 
 
 def _candidate(state: State, member: Member, is_next: bool, words: Said) -> Json:

@@ -25,6 +25,8 @@ class Served:
     def __init__(self, address: str) -> None:
         self.looks = 0
         self.broken = False
+        self.table = a_table()
+        self.table.feeds[0].announce("\udcff/x y", self.table.nodes("foo.com")[0])
         self.listener = net.bind(address)
         self.server = admin_server(self.listener, self.look, ["admin.internal"])
         self.server.start()
@@ -33,9 +35,7 @@ class Served:
         self.looks += 1
         if self.broken:
             raise ValueError("a fault of ours")
-        table = a_table()
-        table.feeds[0].announce("\udcff/x y", table.nodes("foo.com")[0])
-        return state(table)
+        return state(self.table)
 
     def connect(self) -> Any:
         client = gevent.socket.socket(self.listener.family)
@@ -50,7 +50,17 @@ class Served:
 
     def get(self, path: str, host: str = "localhost", method: str = "GET") -> tuple[int, Any, dict[str, str]]:
         """(status, JSON, headers)"""
-        said = self.raw(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"))
+        return self.answer(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"))
+
+    def post(self, verb: str, body: object, **headers: str) -> tuple[int, Any, dict[str, str]]:
+        """The same; `body` is JSON, or bytes as they are. A header that is "" is left out."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        usual = {"Host": "localhost", "Content_Type": "application/json", "Content_Length": str(len(data))}
+        lines = [f"{name.replace('_', '-')}: {value}" for name, value in (usual | headers).items() if value]
+        return self.answer("\r\n".join([f"POST /v1/{verb} HTTP/1.1", *lines, "", ""]).encode() + data)
+
+    def answer(self, request: bytes) -> tuple[int, Any, dict[str, str]]:
+        said = self.raw(request)
         head, _, body = said.partition(b"\r\n\r\n")
         first, *headers = head.decode().split("\r\n")
         return int(first.split()[1]), json.loads(body), dict(line.split(": ", 1) for line in headers)
@@ -73,12 +83,15 @@ def test_the_index_lists_the_paths_and_asks_nobody(served: Served, path: str) ->
     status, said, _ = served.get(path)
     assert status == 200
     assert {name.partition("?")[0] for name in said["paths"]} == {
-        "/v1/status", "/v1/sources", "/v1/pools", "/v1/pools/KEY", "/v1/nodes", "/v1/lookup",
+        "/v1/status", "/v1/sources", "/v1/pools", "/v1/pools/KEY", "/v1/nodes", "/v1/lookup", "/v1/drains",
+        "/v1/drain", "/v1/undrain", "/v1/eject",
     }  # fmt: skip
     assert served.looks == 0
 
 
-@pytest.mark.parametrize("name", ["status", "sources", "pools", "nodes", "lookup?key=foo.com", "pools/foo.com"])
+@pytest.mark.parametrize(
+    "name", ["status", "sources", "pools", "nodes", "drains", "lookup?key=foo.com", "pools/foo.com"]
+)
 def test_each_path_answers(served: Served, name: str) -> None:
     status, said, headers = served.get(f"/v1/{name}")
     assert status == 200
@@ -154,6 +167,93 @@ def test_on_a_unix_socket_any_host_will_do(tmp_path: Path) -> None:
     served = Served(str(tmp_path / "admin.sock"))
     assert served.get("/v1/status", "whatever")[0] == 200
     served.server.stop()
+
+
+def test_what_is_drained_is_told_and_gets_requests_again(served: Served) -> None:
+    status, said, _ = served.post("drain", {"what": [":1", "bar.com"]})
+    assert (status, [(one["kind"], one["what"], one["drained"]) for one in said["drains"]]) == (
+        200, [("node", ":1", True), ("key", "bar.com", True)],
+    )  # fmt: skip
+    assert served.get("/v1/drains")[1] == said
+    assert served.get("/v1/lookup?key=bar.com")[1]["reasons"] == ["the key is drained"]
+    status, said, _ = served.post("undrain", {"what": [":1", "bar.com"]}, Content_Type="Application/JSON; charset=x")
+    assert (status, [one["drained"] for one in said["drains"]]) == (200, [False, False])
+    assert served.get("/v1/drains")[1] == {"drains": []}
+
+
+def test_a_node_is_ejected_for_as_long_as_is_said(served: Served) -> None:
+    assert served.post("eject", {"what": [":2"], "seconds": 5})[0] == 200
+    assert [one["retry_in"] for one in served.get("/v1/nodes?state=out")[1]["nodes"]] == [5]
+    assert served.post("eject", {"what": [":2"]})[0] == 200
+    assert [one["retry_in"] for one in served.get("/v1/nodes?state=out")[1]["nodes"]] == [60]
+    assert served.post("undrain", {"what": [":2"]})[0] == 200
+    assert served.get("/v1/nodes?state=out")[1] == {"nodes": []}
+
+
+@pytest.mark.parametrize("verb", ["drain", "undrain", "eject"])
+def test_what_changes_something_is_a_post(served: Served, verb: str) -> None:
+    for method in ("GET", "PUT", "OPTIONS"):
+        status, said, headers = served.get(f"/v1/{verb}", method=method)
+        assert (status, said, headers["Allow"]) == (405, {"error": "only POST is known here"}, "POST")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "error"),
+    [
+        ({"Content_Type": ""}, 415, "the body's Content-Type must be application/json"),
+        ({"Content_Type": "text/plain"}, 415, "the body's Content-Type must be application/json"),
+        ({"Content_Type": "text/plain;application/json"}, 415, "the body's Content-Type must be application/json"),
+        ({"Host": "evil.example"}, 403, "the Host header names neither an address nor localhost"),
+        ({"Origin": "null"}, 403, "a web page's browser has sent this: it has an Origin header"),
+        ({"Content_Length": ""}, 411, "how long is the body? (Content-Length)"),
+        ({"Content_Length": "1048577"}, 413, "a body has 1048576 bytes at most"),
+        ({"Content_Length": "9" * 30}, 413, "a body has 1048576 bytes at most"),
+    ],
+)
+def test_no_page_has_a_browser_change_anything(
+    served: Served, headers: dict[str, str], status: int, error: str
+) -> None:
+    with contextlib.suppress(ConnectionError):  # closed on a body that had not been read
+        found, said, _ = served.post("drain", {"what": [":1"]}, **headers)
+        assert (found, said) == (status, {"error": error})
+    assert served.get("/v1/drains")[1] == {"drains": []}
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "error"),
+    [
+        ("drain", b"", "the body is no JSON"),
+        ("drain", b"{", "the body is no JSON"),
+        ("drain", b"\xff", "the body is no JSON"),
+        ("drain", b"[" * 100_000, "the body is no JSON"),
+        ("drain", [":1"], "the body is an object with what alone"),
+        ("drain", {"what": [":1"], "seconds": 5}, "the body is an object with what alone"),
+        ("eject", {"what": [":1"], "for": 5}, "the body is an object with seconds and what alone"),
+        ("drain", {}, '"what" is a list of addresses and keys'),
+        ("drain", {"what": []}, '"what" is a list of addresses and keys'),
+        ("drain", {"what": ":1"}, '"what" is a list of addresses and keys'),
+        ("drain", {"what": [":1", 1]}, '"what" is a list of addresses and keys'),
+        (
+            "drain", {"what": [":1", ""]},
+            "'' is neither a node's address nor a key: it has 0 bytes, and a key has 1 to 255",
+        ),
+        ("drain", {"what": ["\ud800"]}, "'\\ud800' is neither a node's address nor a key: it is no text"),
+        ("undrain", {"what": [":9"]}, "nobody knows ':9'"),
+        ("eject", {"what": [":1", "foo.com"]}, "'foo.com' is a key, and nodes alone are ejected"),
+        ("eject", {"what": [":1"], "seconds": True}, '"seconds" is a number'),
+        ("eject", {"what": [":1"], "seconds": "5"}, '"seconds" is a number'),
+        ("eject", {"what": [":1"], "seconds": 0}, "a node is ejected for 1 to 86400 seconds"),
+        ("eject", b'{"what": [":1"], "seconds": NaN}', "a node is ejected for 1 to 86400 seconds"),
+        ("eject", {"what": [":1"], "seconds": 10**400}, "a node is ejected for 1 to 86400 seconds"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_obeyed_is_refused_and_changes_nothing(
+    served: Served, verb: str, body: object, error: str
+) -> None:
+    status, said, _ = served.post(verb, body)
+    assert (status, said) == (400, {"error": error})
+    assert served.get("/v1/drains")[1] == {"drains": []}
+    assert served.get("/v1/nodes?state=out")[1] == {"nodes": []}
 
 
 def test_a_fault_of_ours_is_a_500_and_no_end(served: Served, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,13 @@
 """What `gfrouter status` and `gfrouter lookup` print: aligned, short, and no byte of a name reaches the terminal."""
 
+import dataclasses
+import math
+
 import pytest
 
 from router import view
 from router.node import Node
-from router.pages import duration, lookup_page, status_page, table
+from router.pages import drains_page, duration, lookup_page, status_page, table
 from router.table import Table
 from test_view import a_table, fail, state
 
@@ -84,6 +87,32 @@ def test_a_status_in_full() -> None:
         "out of turn:",
         "  :2, tried again in 1 min 1 s",
     ]
+
+
+def test_what_is_drained_stands_in_a_status_and_a_lookup() -> None:
+    found = a_table()
+    fail(found, ":1", math.inf)
+    found.drain(((":2",), ("bar.com",)))
+    shown = state(found, {})
+    assert status_page(view.status(shown), view.nodes(shown, "out")["nodes"])[-7:] == [
+        "", "out of turn:", "  :1", "", "drained:", "  node :2", "  key bar.com",
+    ]  # fmt: skip
+    assert lookup_page(view.lookup(shown, "bar.com"))[0] == "bar.com: a request is refused: the key is drained"
+    assert ":2    no    1       0      live, drained  consul" in lookup_page(view.lookup(shown, "bar.com"))
+
+
+def test_a_drain_has_a_line_for_each_word() -> None:
+    found = a_table()
+    found.drain(((":2", ":9"), ("foo.com", "\x1b[2J")))
+    shown = state(found, {"pools": {"bar.com": [1, {":2": [5, 0, 0, 2, 0, []]}]}})
+    assert drains_page(view.drains(shown), "drained") == [
+        "node :2: drained, 2 in flight",
+        "node :9: drained; nobody knows it now",
+        "key foo.com: drained (2 nodes), 0 in flight",
+        "key \\x1b[2J: drained; nobody knows it now",
+    ]
+    unsure = view.drains(dataclasses.replace(shown, all_counted=False))
+    assert drains_page(unsure, "drained")[0] == "node :2: drained, not all routers say what is in flight"
 
 
 def test_many_that_are_out_are_counted() -> None:

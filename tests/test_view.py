@@ -1,6 +1,8 @@
 """The JSON of the admin API, from tables whose feeds are told what to say."""
 
+import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
@@ -101,8 +103,15 @@ def test_pools_are_listed_with_their_sources() -> None:
     table = a_table()
     fail(table, ":1")
     assert view.pools(state(table))["pools"] == [
-        {"key": "foo.com", "algorithm": "wrr", "nodes": 2, "out": 1, "sources": ["subscription", "consul"]},
-        {"key": "bar.com", "algorithm": "wrr", "nodes": 1, "out": 0, "sources": ["consul"]},
+        {
+            "key": "foo.com",
+            "algorithm": "wrr",
+            "nodes": 2,
+            "out": 1,
+            "drained": False,
+            "sources": ["subscription", "consul"],
+        },
+        {"key": "bar.com", "algorithm": "wrr", "nodes": 1, "out": 0, "drained": False, "sources": ["consul"]},
     ]
 
 
@@ -185,6 +194,47 @@ def test_one_on_trial_may_be_next() -> None:
     fail(table, ":2", -1)
     found = view.lookup(state(table), "bar.com")
     assert (found["outcome"], found["nodes"][0]["next"]) == ("node", True)
+
+
+def test_what_is_drained_is_no_candidate_and_the_reason_says_so() -> None:
+    table = a_table()
+    table.drain(((":1",), ("bar.com",)))
+    found = view.lookup(state(table), "foo.com")
+    assert [(one["next"], one["drained"]) for one in found["nodes"]] == [(False, True), (True, False)]
+    found = view.lookup(state(table), "bar.com")
+    assert (found["outcome"], found["reasons"], found["nodes"][0]["next"]) == ("no node", ["the key is drained"], False)
+    assert [one["drained"] for one in view.pools(state(table))["pools"]] == [False, True]
+    assert view.status(state(table))["drained"] == [{"what": ":1", "kind": "node"}, {"what": "bar.com", "kind": "key"}]
+    fail(table, ":2")
+    (reason,) = view.lookup(state(table), "foo.com")["reasons"]
+    assert reason.startswith("every node of this key that is not drained has failed")
+    table.drain(((":1", ":2"), ()))
+    assert view.lookup(state(table), "foo.com")["reasons"] == ["every node of this key is drained"]
+
+
+def test_a_drain_counts_what_all_processes_have_in_flight_there() -> None:
+    table = a_table()
+    table.drain(((":2", ":9"), ("foo.com",)))
+    shares = [
+        share("bar.com", n2=[5, 0, 0, 2, 0, []]),
+        share("foo.com", n2=[5, 0, 0, 1, 0, []], n1=[5, 0, 0, 4, 0, []]),
+    ]
+    shown = state(table, *shares)
+    assert view.drains(shown) == {
+        "drains": [
+            {"what": ":2", "kind": "node", "drained": True, "known": True, "nodes": [":2"], "in_flight": 3},
+            {"what": ":9", "kind": "node", "drained": True, "known": False, "nodes": [], "in_flight": 0},
+            {"what": "foo.com", "kind": "key", "drained": True, "known": True, "nodes": [":1", ":2"], "in_flight": 5},
+        ]
+    }
+    unsure = dataclasses.replace(shown, all_counted=False)
+    assert [one["in_flight"] for one in view.drains(unsure)["drains"]] == [None] * 3
+
+
+def test_who_is_out_until_something_happens_has_no_time() -> None:
+    table = a_table()
+    fail(table, ":2", math.inf)
+    assert [(one["state"], one["retry_in"]) for one in view.nodes(state(table), "out")["nodes"]] == [("out", None)]
 
 
 def test_an_unknown_key_is_refused_or_waits() -> None:
