@@ -49,6 +49,7 @@ class Feed:
         self.last_error = ""  # the latest of all, whatever has become of it
         self.rejected: Counter[str] = Counter()
         self.spoken = False  # has the source ever given all that it can see?
+        self.stale_since: float | None = None  # unix seconds of what was recalled; None once the source has spoken
         self.asked = Asked()
         self.progressed = 0  # verbs that brought news from the source; `supervise` watches it
         self._table = table
@@ -133,11 +134,27 @@ class Feed:
         """The source can see (this key). Every verb but `fail` and `reject` says so."""
         self.progressed += 1
         self.error = None
+        self.stale_since = None
         if self.complained:
             self.complained = False
             log.info("%s: can see again", self.source)
         if key is not None:
             self.key_errors.pop(key, None)
+
+    # From one start to the next; not for sources.
+
+    def remembered(self) -> Mapping[str, Mapping[str, Node]]:
+        """What `recall` should get at the next start."""
+        return self.slices
+
+    def recall(self, pools: Mapping[str, Iterable[Node]], since: float) -> None:
+        """The source said this before this start, and was heard last at `since` (unix seconds): it is served, and
+        stale until the source speaks.
+        """
+        for key, nodes in pools.items():
+            self._store(key, nodes)
+        if self.slices:
+            self.stale_since = since
 
     def _admits(self, key: str, address: str, said: Mapping[str, Node]) -> bool:
         """Whether `key`, of which `said` is kept so far, may have a node at `address`."""

@@ -96,6 +96,18 @@ class ShapedFeed(Feed):
                     del self.hidden_keys[key]
                     self._touch(key)
 
+    def remembered(self) -> Mapping[str, Mapping[str, Node]]:
+        """What is hidden is not served at the next start either; what is held back is."""
+        pools = {key: visible for key in self.slices if (visible := self._visible(key))}
+        if not self._rewrite:  # else nobody knows by which key the source had said it
+            for key, address in self.held:
+                pools[key] = {**pools.get(key, NOTHING), address: self.shown[key][address]}
+        return pools
+
+    def recall(self, pools: Mapping[str, Iterable[Node]], since: float) -> None:
+        with self._verb():
+            super().recall(pools, since)
+
     @contextmanager
     def _verb(self) -> Iterator[None]:
         outermost, self._open = not self._open, True

@@ -60,10 +60,18 @@ class Watched:
             self._progressed = self.feed.progressed
             self._heard = self._clock()
 
+    def heard_at(self) -> float | None:
+        """Unix seconds when it was heard last; None for never."""
+        self.sample()
+        if self._heard is None:
+            return self.feed.stale_since
+        return self._wall() - (self._clock() - self._heard)
+
     def row(self) -> dict[str, Any]:
         """All of it, for the stats and the admin API.
 
-        `last_success` is in unix seconds and `age` the seconds since then; both are None for never.
+        `last_success` is in unix seconds and `age` the seconds since then; both are None for never. `stale`: its nodes
+        are those of the saved state, which it has not confirmed yet; `stale_since` is when it was heard last before.
         """
         self.sample()
         feed = self.feed
@@ -75,6 +83,8 @@ class Watched:
             "last_success": None if age is None else round(self._wall() - age),
             "age": age,
             "spoken": feed.spoken,
+            "stale": feed.stale_since is not None,
+            "stale_since": None if feed.stale_since is None else round(feed.stale_since),
             "runs": self.runs,
             "restarts": max(0, self.runs - 1),
             "errors": feed.errors,
