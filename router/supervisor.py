@@ -21,7 +21,7 @@ import gevent
 import gevent.event
 import gevent.subprocess
 
-from router import kernel, net, stats
+from router import kernel, net, notify, stats
 from router.address import HostName, parse_local
 from router.admin import admin_server
 from router.child import Child
@@ -130,6 +130,7 @@ class Supervisor:
         self.watchdog.start()
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
+        notify.stopping()
         gevent.killall([*lookers, *discoveries], block=False)  # one that does not let go must not keep us
         for router in self.routers:
             router.order(stop=True)
@@ -158,6 +159,7 @@ class Supervisor:
         while not self.ready():
             self.count()
             gevent.sleep(READY_LOOK)
+        notify.ready()
         self.predecessors.stop(self.options.drain_timeout)
         while True:
             self.reload.wait()
@@ -176,6 +178,7 @@ class Supervisor:
         if reason:
             log.error("not starting anew, going on as before: %s", reason)
             return
+        notify.reloading()
         self.watchdog.stop()
         routers = [Old(one.pid, one.pair.fileno(), midway=one.sending_since is not None) for one in self.routers]
         said = {
@@ -186,6 +189,7 @@ class Supervisor:
         drained = [list(each) for each in self.table.drained]
         execute(Estate([*self.held], [*routers, *self.predecessors.bequests()], drained, said))
         self.watchdog.start()
+        notify.ready()
 
     def kill_routers(self) -> None:
         self.predecessors.kill()
