@@ -79,6 +79,7 @@ class Child:
         self.told = False  # has it got the table?
         self.sending_since: float | None = None  # monotonic seconds; None while it has read all that was sent
         self.killed = False
+        self.heard = False  # has it told anything after its table?
         self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
         self.health: dict[str, None] = {}  # addresses whose state to send
         self.unknown: dict[str, None] = {}  # keys that it has asked for and nobody serves
@@ -223,6 +224,7 @@ class Child:
         for key in message.get("wanted", ()):
             self.questions.ask(key, self.note_unknown)
         if "counters" in message:
+            self.heard = True
             self.slot.hear(message, time())
             for number in [number for number in self.answered if number <= message["counters"]]:
                 self.answered.pop(number).set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
 from router import __version__, commands, net
-from router.configuration import HelpRequested, OptionsError, VersionRequested, load
+from router.configuration import HelpRequested, VersionRequested, load
+from router.handover import Estate, inherited
 from router.help import help_text
 from router.logs import log, log_to
 from router.options import Options
@@ -32,15 +32,19 @@ def main(argv: Sequence[str]) -> int:
     """Run gfrouter, or one of its commands; returns the exit status. What is wrong with the input is one line and 1."""
     if command := commands.named(argv):
         return commands.run(command, list(argv[1:]))
+    estate = inherited(os.environ, os.getpid())
     try:
         options, warnings = load(argv, os.environ)
+        if options.check:
+            open_sources(options)
+            return 0
     except HelpRequested:
         print(help_text(), commands.help_text(), sep="\n", end="")
         return 0
     except VersionRequested:
         print(f"gfrouter {__version__}")
         return 0
-    except OptionsError as error:
+    except ValueError as error:
         print(f"gfrouter: {error}", file=sys.stderr)
         return 1
     # In a container the log is what the first process writes to its standard output.
@@ -50,18 +54,14 @@ def main(argv: Sequence[str]) -> int:
         log.warning("%s", line)
     try:
         with ExitStack() as stack:
-            supervisor = compose(options, stack, stream.fileno())
-            again = supervisor.run()
+            compose(options, stack, stream.fileno(), estate).run()
     except ValueError as error:
         log.error("gfrouter: %s", error)
         return 1
-    if again:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new start listens to it again
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0
 
 
-def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
+def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> Supervisor:
     """Bind everything, so that what cannot be had stops the start; `stack` closes it again. Raises ValueError."""
     log.info("*** gfrouter %s, a uWSGI fastrouter ***", __version__)
     log.info("spawned uWSGI master process (pid: %d)", os.getpid())
@@ -69,7 +69,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
     backlog = net.listen_backlog(options.backlog)
     if options.backlog is not None and options.backlog > backlog:
         log.warning("a queue of %d is more than the kernel allows (net.core.somaxconn): %d", options.backlog, backlog)
-    sockets = Sockets(options, stack, passed_sockets(os.environ, os.getpid()))
+    sockets = Sockets(options, stack, passed_sockets(os.environ, os.getpid()), estate, own=set(estate.descriptors()))
     listeners = sockets.listeners()
     names = [printable(net.bound_name(listener)) for listener in listeners[0]]
     for name, listener in zip(names, listeners[0], strict=True):
@@ -87,7 +87,17 @@ def compose(options: Options, stack: ExitStack, log_fd: int) -> Supervisor:
         log.warning("no source of nodes given, taking subscriptions on %s", ", ".join(announcing))
     for one in sockets.unused():
         log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)
-    return Supervisor(options, listeners, sources, stats_listener, [*names, *announcing], log_fd, admin_listener)
+    estate.close_rest()
+    return Supervisor(
+        options, listeners, sources, stats_listener, [*names, *announcing], log_fd, admin_listener, estate, sockets.held
+    )
+
+
+def open_sources(options: Options) -> None:
+    """As `discover`, for a check: what binds or runs nothing. ValueError where a source cannot be."""
+    for word in words(options.discovery):
+        if word != SUBSCRIPTION:
+            open_source(word)
 
 
 def admin(options: Options, sockets: Sockets) -> socket.socket | None:

@@ -15,6 +15,8 @@ from socket import SOCK_DGRAM, SOCK_STREAM
 
 from router import net
 from router.address import AddressError, Inherited, Shared, parse_local
+from router.handover import Estate, Held
+from router.logs import log
 from router.options import ADMIN_OFF, Options
 from router.place import SOCKET_MODE, default_place, make_folder
 from router.systemd import Passed
@@ -33,16 +35,19 @@ class Sockets:
     options: Options
     stack: ExitStack
     passed: Sequence[Passed]
+    estate: Estate = field(default_factory=Estate)  # what a start before this one has bound
     used: set[int] = field(default_factory=set)  # descriptors of `passed` that somebody serves
     own: set[int] = field(default_factory=set)  # descriptors of what was bound here
+    held: list[Held] = field(default_factory=list)  # to be handed over to the next start
 
     def listeners(self) -> list[list[socket.socket]]:
         """For each router slot what it accepts from."""
         shared = [self._by_slot(self._the_one(address, SOCK_STREAM)) for address in self.options.shared_socket]
-        columns = []
+        columns: list[list[socket.socket]] = []
         for address in self._addresses("listen", self.options.listen, SOCK_STREAM):
             local = parse_local(address)
-            columns.append(shared[local.number] if isinstance(local, Shared) else self._by_slot(address))
+            with self._spared(columns):
+                columns.append(shared[local.number] if isinstance(local, Shared) else self._by_slot(address))
         slots = zip(*columns, strict=True)
         # By descriptor: `fastrouter = =0` twice is one listener.
         return [list({listener.fileno(): listener for listener in slot}.values()) for slot in slots]
@@ -50,7 +55,11 @@ class Sockets:
     def subscription_servers(self) -> list[socket.socket]:
         """A datagram socket for each address where workers announce themselves."""
         addresses = self._addresses("subscription_server", self.options.subscription_server, SOCK_DGRAM)
-        return [self._bind(address, kind=SOCK_DGRAM) for address in addresses]
+        servers: list[socket.socket] = []
+        for address in addresses:
+            with self._spared(servers):
+                servers.append(self._bind(address, kind=SOCK_DGRAM))
+        return servers
 
     def stats(self) -> socket.socket | None:
         """The listener of the stats server; None where there is none."""
@@ -67,7 +76,19 @@ class Sockets:
         user = os.geteuid()
         place = default_place(os.environ, user)
         make_folder(os.path.dirname(place), user)
-        return self.stack.enter_context(_closed(net.bind(place, mode=SOCKET_MODE), vacuum=True))
+        listener = self.estate.take(place, SOCK_STREAM) or net.bind(place, mode=SOCKET_MODE)
+        self.held.append(Held(place, SOCK_STREAM, listener.fileno()))
+        return self.stack.enter_context(_closed(listener, vacuum=True))
+
+    @contextmanager
+    def _spared(self, bound: Sequence[object]) -> Iterator[None]:
+        """A new address that cannot be had must not end a service that others still reach."""
+        try:
+            yield
+        except AddressError as error:
+            if not (self.estate.resumed and bound):
+                raise
+            log.error("%s; going on without it", error)
 
     def unused(self) -> list[Passed]:
         """What systemd passed and nobody serves: whoever connects there would wait for ever."""
@@ -114,6 +135,9 @@ class Sockets:
         first = self._bind(address, reuse_port=own)
         if not own or first.family == socket.AF_UNIX:
             return [first] * processes
+        if not first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):  # bound by a start that had no reuse-port
+            log.warning("%s serves all routers until the next stop, as it was bound without reuse-port", address)
+            return [first] * processes
         # The real address: port 0 must not be another one for each router.
         return [first, *(self._bind(net.bound_name(first), reuse_port=True) for _ in range(processes - 1))]
 
@@ -134,7 +158,10 @@ class Sockets:
             if local.which in self.used:
                 raise AddressError(address, f"descriptor {local.which} has a use already", "cannot bind ")
             self.used.add(local.which)
-        listener = net.bind(
+        listener = self.estate.take(address, kind)
+        if listener is not None and kind == SOCK_STREAM:
+            listener.listen(net.listen_backlog(self.options.backlog))
+        listener = listener or net.bind(
             address,
             kind=kind,
             backlog=self.options.backlog,
@@ -145,6 +172,8 @@ class Sockets:
             reuse_port=reuse_port,
         )
         self.own.add(listener.fileno())
+        if not isinstance(local, Inherited):  # those are there again after an exec
+            self.held.append(Held(address, kind, listener.fileno()))
         return self.stack.enter_context(_closed(listener, self.options.vacuum and not isinstance(local, Inherited)))
 
 

@@ -21,7 +21,7 @@ import gevent
 import gevent.event
 import gevent.subprocess
 
-from router import kernel, net, stats
+from router import kernel, net, notify, stats
 from router.address import HostName, parse_local
 from router.admin import admin_server
 from router.checks import Checks
@@ -29,9 +29,11 @@ from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.errors import own_pages
 from router.feed import Feed
+from router.handover import Estate, Held, Old, execute, let_signals_through, why_not
 from router.listened import Listened
 from router.logs import log, log_change
 from router.options import Options
+from router.predecessors import KILL_WAIT, Predecessors
 from router.questions import Questions, is_on_demand, whom
 from router.resolver import Resolver
 from router.shaping import ShapedFeed
@@ -48,14 +50,15 @@ COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at 
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
-KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
+READY_LOOK = 0.02  # seconds between two looks at whether the new routers accept
 
 
 class Supervisor:
-    """One whole gfrouter. `run` returns when it has stopped: True where SIGHUP asked for a new start.
+    """One whole gfrouter. `run` returns when it has stopped.
 
     `listeners` are those of each router; `addresses` are those to show in the stats; `log_fd` is where the routers
-    write their lines. ValueError where the folder of error pages cannot be read.
+    write their lines. `estate` was left by the start before this one, and `held` is to be left to the next one.
+    ValueError where the folder of error pages cannot be read.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Supervisor:
         addresses: Sequence[str],
         log_fd: int,
         admin_listener: socket.socket | None = None,
+        estate: Estate | None = None,
+        held: Sequence[Held] = (),
     ) -> None:
         self.options = without_cheap(options, [one.source for one in sources])
         self.pages = own_pages(options.error_pages)
@@ -96,8 +101,11 @@ class Supervisor:
         self.addresses = addresses
         self.cwd = working_directory()  # now: a deployment may remove it later
         self.counting = 0
-        self.reload = False
+        self.reload = gevent.event.Event()
         self.stopping = gevent.event.Event()
+        self.estate = estate or Estate()
+        self.held = held
+        self.predecessors = Predecessors(self.estate.routers)
         self.stats_listener = stats_listener
         self.admin_listener = admin_listener
         self.addresses_by_use = self._addresses_by_use()  # now: a stop closes the listeners, and may take a while
@@ -105,42 +113,45 @@ class Supervisor:
 
     # Life.
 
-    def run(self) -> bool:
+    def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self.stop)
-        gevent.signal_handler(signal.SIGHUP, self.start_anew)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):  # uWSGI knows them, and tools send them; they must not kill
-            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            gevent.signal_handler(number, self.reload.set)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # uWSGI knows it, and tools send it; it must not kill
+        let_signals_through()
+        self.table.drain((self.estate.drained[0], self.estate.drained[1]))
         if self.stats_listener is not None:
             stats_server(self.stats_listener, self.snapshot, http=self.options.stats_http).start()
         if self.admin_listener is not None:
             admin_server(self.admin_listener, self.look, self.admin_names()).start()
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
-        keepers = [gevent.spawn(self.keep, slot) for slot in self.slots]
+        keepers: list[gevent.Greenlet[..., None]] = [gevent.spawn(self.keep, slot) for slot in self.slots]
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         if self.options.health_check != "none":
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
-        watchers = [gevent.spawn(self.watch_sources), gevent.spawn(self.watchdog.run)]
+        watchers = [gevent.spawn(work) for work in (self.watch_sources, self.watchdog.run, self.succeed)]
         self.watchdog.start()
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
+        notify.stopping()
         gevent.killall([*lookers, *discoveries], block=False)  # one that does not let go must not keep us
         for router in self.routers:
             router.order(stop=True)
+        self.predecessors.stop(self.options.drain_timeout)
         for listener in chain.from_iterable(self.listeners):
             listener.close()
+        keepers += self.predecessors.greenlets
         gevent.joinall(keepers, timeout=self.options.drain_timeout + KILL_WAIT)
         self.kill_routers()
         gevent.joinall(keepers, timeout=KILL_WAIT)
         gevent.killall(watchers)
         self.watchdog.stop()
-        return self.reload
 
     def stop(self) -> None:
         """End after what is in flight; the second time, at once."""
-        self.reload = False
         if self.stopping.is_set():
             log.info("told twice: ending at once")
             self.kill_routers()
@@ -149,13 +160,45 @@ class Supervisor:
         log.info("stopping after what is in flight, within %d s; a second signal ends at once", limit)
         self.stopping.set()
 
+    def succeed(self) -> None:
+        """Let the routers of the start before end when ours accept; from then on, start anew whenever that is asked."""
+        while not self.ready():
+            self.count()
+            gevent.sleep(READY_LOOK)
+        notify.ready()
+        self.predecessors.stop(self.options.drain_timeout)
+        while True:
+            self.reload.wait()
+            self.reload.clear()
+            self.start_anew()
+
+    def ready(self) -> bool:
+        return len(self.routers) == len(self.slots) and all(router.heard for router in self.routers)
+
     def start_anew(self) -> None:
-        """Stop, and start again. While stopping already, SIGHUP asks for nothing more."""
-        if not self.stopping.is_set():
-            self.stop()
-            self.reload = True
+        """Execute gfrouter in our place, if it would start. While stopping already, there is nothing more to do."""
+        log.info("starting anew, when the configuration is checked")
+        reason = why_not()
+        if self.stopping.is_set():
+            return
+        if reason:
+            log.error("not starting anew, going on as before: %s", reason)
+            return
+        notify.reloading()
+        self.watchdog.stop()
+        routers = [Old(one.pid, one.pair.fileno(), midway=one.sending_since is not None) for one in self.routers]
+        said = {
+            one.name: {key: list(nodes) for key, nodes in one.feed.slices.items()}
+            for one in self.sources
+            if not is_on_demand(one.source)
+        }
+        drained = [list(each) for each in self.table.drained]
+        execute(Estate([*self.held], [*routers, *self.predecessors.bequests()], drained, said))
+        self.watchdog.start()
+        notify.ready()
 
     def kill_routers(self) -> None:
+        self.predecessors.kill()
         for router in self.routers:
             router.process.kill()
 
@@ -163,6 +206,7 @@ class Supervisor:
         """Keep a router running in this slot: replace it when it dies."""
         number = slot.number
         word = "spawned"
+        self.wait_for_what_was_known()
         deaths = 0
         while not self.stopping.is_set():
             try:
@@ -197,6 +241,22 @@ class Supervisor:
             deaths = 0 if monotonic() - router.born > RESPAWN_CALM else deaths + 1
             delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
             self.stopping.wait(delay * (0.5 + random()))
+
+    def wait_for_what_was_known(self) -> None:
+        """The routers of the start before serve until our sources have said what they had said to it.
+
+        A node that does not come back is waited for as long as it would be in service without a word.
+        """
+        limit = monotonic() + max(self.options.warm_timeout, self.options.subscription_tolerance)
+        while self.predecessors.alive and monotonic() < limit and not self.knows_what_was_known():
+            if self.stopping.wait(READY_LOOK):
+                return
+
+    def knows_what_was_known(self) -> bool:
+        def back(feed: Feed, said: dict[str, list[str]]) -> bool:
+            return feed.spoken or all(feed.slices.get(key, {}).keys() >= set(said[key]) for key in said)
+
+        return all(back(one.feed, self.estate.said.get(one.name, {})) for one in self.sources)
 
     # Sources.
 

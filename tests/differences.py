@@ -235,9 +235,9 @@ DIFFERENCES = (
         PROCESSES,
         "TERM and HUP reload, cutting requests; INT and QUIT stop at once.",
         "TERM, INT and QUIT stop after what is in flight, within `drain-timeout` (30 s); a second one ends at once. "
-        "HUP stops and starts anew, within the same process.",
-        "A stop costs no request that was accepted, and TERM is what service managers send. While HUP starts anew, "
-        "connections are refused for a moment, unless the sockets were passed by systemd.",
+        "HUP and USR2 start anew, within the same process.",
+        "A stop costs no request that was accepted, and TERM is what service managers send. Starting anew costs no "
+        "connection either: the listening sockets stay open, and the old routers serve until the new ones do.",
     ),
     Difference(
         "cheap",

@@ -1,0 +1,169 @@
+"""What a supervisor leaves to the one that it executes in its own place: sockets, routers, and what is drained.
+
+All of it goes over the exec as open descriptors. A JSON text in a memory file says which is which, and VARIABLE says
+which descriptor that is. It names the process, which stays the same one, so whoever else inherits it takes nothing.
+Signals wait from before the exec until the new start listens to them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+
+import gevent.subprocess
+
+from router.logs import log
+from router.uwsgi import printable
+
+VARIABLE = "GFROUTER_HANDOVER"
+CHECK = "--check"
+CHECK_WAIT = 30.0  # seconds; a start takes a tenth of one, on a machine that has something else to do ten times that
+HELD_BACK = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A socket that was bound for `address`, as the options had it. Those of one address are in the slots' order."""
+
+    address: str
+    kind: int
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """A router: the descriptors of its pair and of its process. `until` in monotonic seconds, None: still accepts.
+
+    `midway`: a part of a message has been sent, so nothing more can be said to it.
+    """
+
+    pid: int
+    pair: int
+    until: float | None = None
+    midway: bool = False
+
+
+@dataclass
+class Estate:
+    """All that is handed over. `said` is what each source had said, by its name: key → addresses."""
+
+    held: list[Held] = field(default_factory=list)
+    routers: list[Old] = field(default_factory=list)
+    drained: list[list[str]] = field(default_factory=lambda: [[], []])
+    said: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    resumed: bool = False  # false at the first start
+
+    def take(self, address: str, kind: int) -> socket.socket | None:
+        """The next socket that was bound for this address; None where there is none (any more)."""
+        for held in self.held:
+            if (held.address, held.kind) == (address, kind):
+                self.held.remove(held)
+                sock = socket.socket(fileno=held.fd)
+                sock.setblocking(False)
+                return sock
+        return None
+
+    def close_rest(self) -> None:
+        """Nobody wants the sockets that were not taken."""
+        for held in self.held:
+            log.info("no longer bound on %s fd %d", printable(held.address), held.fd)
+            os.close(held.fd)
+        self.held.clear()
+
+    def descriptors(self) -> list[int]:
+        return [held.fd for held in self.held] + [router.pair for router in self.routers]
+
+
+def inherited(environ: MutableMapping[str, str], pid: int) -> Estate:
+    """What was handed over to process `pid`: nothing where it starts for the first time."""
+    text = environ.pop(VARIABLE, None)
+    if text is None:
+        return Estate()
+    try:
+        with os.fdopen(int(text), encoding="ascii") as file:
+            record = json.load(file)
+        if record.pop("pid") != pid:
+            return Estate()
+        estate = Estate(
+            [Held(**each) for each in record["held"]],
+            [Old(**each) for each in record["routers"]],
+            record["drained"],
+            record["said"],
+            resumed=True,
+        )
+        for fd in estate.descriptors():
+            os.set_inheritable(fd, False)
+    except (OSError, OverflowError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.error("cannot read what %s=%s hands over: %s", VARIABLE, printable(text), error)
+        return Estate()
+    return estate
+
+
+def why_not() -> str:
+    """Why our own command would not start now; empty where it would. Binds nothing."""
+    command = [sys.executable, *sys.orig_argv[1:], CHECK]
+    try:
+        done = gevent.subprocess.run(
+            command,
+            stdin=gevent.subprocess.DEVNULL,
+            stdout=gevent.subprocess.DEVNULL,
+            stderr=gevent.subprocess.PIPE,
+            timeout=CHECK_WAIT,
+            start_new_session=True,  # the signals of a terminal are ours
+        )
+    except gevent.subprocess.TimeoutExpired:
+        return f"{CHECK} did not end within {CHECK_WAIT:.0f} s"
+    except (OSError, gevent.subprocess.SubprocessError) as error:
+        return f"cannot execute {sys.executable}: {error}"
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return printable(lines[-1]) if lines else f"{CHECK} ended with status {done.returncode}"
+
+
+def execute(estate: Estate) -> None:
+    """Become the new start, which inherits `estate`. Returns only where that cannot be done, having said why."""
+    with signals_held_back():
+        memory = os.memfd_create("gfrouter-handover", 0)
+        try:
+            text = json.dumps({"pid": os.getpid(), **asdict(estate)})
+            with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
+                file.write(text)
+            os.lseek(memory, 0, os.SEEK_SET)
+            _set_inheritable(estate.descriptors(), True)
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
+        except OSError as error:
+            log.error("cannot start anew, going on as before: %s", error)
+            os.close(memory)
+            _set_inheritable(estate.descriptors(), False)
+
+
+def _set_inheritable(descriptors: Sequence[int], value: bool) -> None:
+    for fd in descriptors:
+        os.set_inheritable(fd, value)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """What comes meanwhile comes afterwards; over an exec, to the new start, which calls `let_signals_through`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        yield
+    finally:
+        let_signals_through()
+
+
+def let_signals_through() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+
+def reap(pid: int) -> None:
+    """So that no zombie stays; gevent may have done it."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

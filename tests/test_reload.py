@@ -1,0 +1,175 @@
+"""Starting anew in place (SIGHUP, SIGUSR2): clients notice nothing, and what is configured now takes effect."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from clients import announce, ask, request
+from scripted import HELLO, NodeConnection, ScriptedNode, answer, wait_for
+from servers import Process, Router, free_address, router_command
+from test_supervisor import children
+
+GET = request("foo.com")
+
+
+def starts(router: Router) -> int:
+    return sum("spawned uWSGI fastrouter 1 " in text for text in list(router.lines))
+
+
+def start_anew(router: Router, number: signal.Signals = signal.SIGHUP) -> None:
+    """Returns when the routers of before have ended."""
+    before = starts(router)
+    router.send_signal(number)
+    wait_for(lambda: starts(router) > before, "the new start", 30)
+    wait_for(lambda: len(children(router.pid)) == 1, "the routers of before to end", 30)
+
+
+@contextmanager
+def load(addresses: list[str], clients: int) -> Iterator[list[object]]:
+    """So many clients ask, one request after the other; what was no good answer comes into the list."""
+    over = threading.Event()
+    failed: list[object] = []
+    done = [0] * clients
+
+    def client(number: int) -> None:
+        while not over.is_set():
+            try:
+                got: object = ask(addresses[number % len(addresses)], GET)
+            except OSError as error:
+                got = error
+            done[number] += 1
+            if got != HELLO:
+                failed.append(got)
+            over.wait(0.02)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failed
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert all(done)
+
+
+@contextmanager
+def announcing(server: str, key: str, address: str) -> Iterator[None]:
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.wait(0.2):
+            with suppress(OSError):
+                announce(server, key, address)
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cheap", "reloads", "upgrades"), [(False, 20, 5), (True, 2, 1)])
+def test_no_get_fails(tmp_path: Path, cheap: bool, reloads: int, upgrades: int) -> None:
+    tcp, unix = free_address(), str(tmp_path / "router.sock")
+    with ScriptedNode(answer(HELLO)) as node, Router(address=tcp, listen=[tcp, unix], cheap=cheap) as router:
+        inode = os.stat(unix).st_ino
+        with announcing(router.subscriptions, "foo.com", node.address):
+            router.wait_for_nodes("foo.com", 1)
+            wait_for(lambda: ask(tcp, GET) == HELLO, "the first answer")
+            start_anew(router)
+            idle = descriptors(router.pid)
+            with load([tcp, unix], 64) as failed:
+                for number in [signal.SIGHUP] * reloads + [signal.SIGUSR2] * upgrades:
+                    start_anew(router, number)
+            assert failed == []
+        assert os.stat(unix).st_ino == inode
+        assert router.stats()["pid"] == router.pid
+        wait_for(lambda: descriptors(router.pid) <= idle, "no descriptor to be left behind")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@pytest.mark.slow
+def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    address, server, stats = (free_address() for _ in range(3))
+    ini = tmp_path / "router.ini"
+    good = f"[gfrouter]\nlisten = {address}\nsubscription-server = {server}\nstats = {stats}\n"
+    ini.write_text(good)
+    with Router(ini=ini, address=address, subscriptions=server, stats_address=stats) as router:
+        ini.write_text(good + "timeout = soon\n")
+        router.send_signal(signal.SIGHUP)
+        router.wait_line("not starting anew, going on as before: gfrouter: .*timeout.*soon", timeout=30)
+        assert router.stats()["pid"] == router.pid
+        ini.write_text(good + "discovery = nowhere://x\n")
+        router.send_signal(signal.SIGUSR2)
+        router.wait_line("not starting anew, going on as before: gfrouter: .*nowhere", timeout=30)
+        assert starts(router) == 1
+
+
+@pytest.mark.slow
+def test_what_is_configured_now_takes_effect(tmp_path: Path) -> None:
+    first, second, server, stats = (free_address() for _ in range(4))
+    ini = tmp_path / "router.ini"
+    with ScriptedNode(answer(HELLO)) as node:
+        common = f"[gfrouter]\nsubscription-server = {server}\nstats = {stats}\nto = {node.address}\nlisten = {first}\n"
+        ini.write_text(common)
+        with Router(ini=ini, address=first, subscriptions=server, stats_address=stats) as router:
+            ini.write_text(common + f"listen = {second}\nprocesses = 2\n")
+            router.send_signal(signal.SIGHUP)
+            router.wait_line("spawned uWSGI fastrouter 2 ", timeout=30)
+            wait_for(lambda: len(children(router.pid)) == 2, "two routers alone", 30)
+            assert ask(first, GET) == ask(second, GET) == HELLO
+            ini.write_text(common.replace(f"to = {node.address}\n", "").replace(first, second))
+            router.send_signal(signal.SIGHUP)
+            router.wait_line(f"no longer bound on {re.escape(first)}", timeout=30)
+            wait_for(lambda: len(children(router.pid)) == 1, "one router alone", 30)
+            with pytest.raises(ConnectionRefusedError):
+                ask(first, GET)
+            assert ask(second, GET) != HELLO
+
+
+@pytest.mark.slow
+def test_what_is_in_flight_ends_well() -> None:
+    released = threading.Event()
+
+    def late(connection: NodeConnection) -> None:
+        connection.read_head()
+        released.wait(20)
+        connection.send(HELLO)
+
+    with ScriptedNode(late) as node, Router(to=node.address) as router:
+        answers: list[bytes] = []
+        client = threading.Thread(target=lambda: answers.append(ask(router.address, GET)))
+        client.start()
+        wait_for(lambda: node.connections, "the node to be asked")
+        for _ in range(2):  # also over one more start
+            before = starts(router)
+            router.send_signal(signal.SIGHUP)
+            wait_for(lambda before=before: starts(router) > before, "the new start", 30)  # type: ignore[misc]
+        released.set()
+        client.join()
+        assert answers == [HELLO]
+        wait_for(lambda: len(children(router.pid)) == 1, "the routers of before to end")
+
+
+def test_check_says_what_is_wrong() -> None:
+    with Process(*router_command(False), "--check", "--listen", "127.0.0.1:0") as process:
+        assert process.wait() == 0
+    with Process(*router_command(False), "--check", "--discovery", "nowhere://x") as process:
+        process.wait_line("^gfrouter: .*nowhere")
+        assert process.wait() == 1
