@@ -46,6 +46,7 @@ COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at 
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
+BEAT_EVERY = 1.0  # seconds between two signs of life that a router is asked for
 KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
 
 
@@ -118,6 +119,8 @@ class Supervisor:
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
         watchers = [gevent.spawn(self.watch_sources), gevent.spawn(self.watchdog.run)]
+        if self.options.harakiri:
+            watchers.append(gevent.spawn(self.watch_routers))
         self.watchdog.start()
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
@@ -185,6 +188,13 @@ class Supervisor:
             deaths = 0 if monotonic() - router.born > RESPAWN_CALM else deaths + 1
             delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
             self.stopping.wait(delay * (0.5 + random()))
+
+    def watch_routers(self) -> None:
+        """Each second: a router whose loop is stuck for `harakiri` seconds is killed, and so replaced."""
+        while True:
+            for router in self.routers:
+                router.watch(self.options.harakiri)
+            gevent.sleep(BEAT_EVERY)
 
     # Sources.
 
