@@ -30,6 +30,7 @@ log = logging.getLogger("gfrouter")
 SET_NODES = 1000  # in one message: a router takes them in within 15 ms, which requests can wait
 SET_PAUSE = 0.001  # seconds between two such; a wait of nothing would leave sockets unserved
 UNSENT_KEYS = 100_000  # that changed and were not read; about 20 MB
+START_BEATS = 30  # in which a process answers for the first time, on a machine that is busy with many such
 STUCK = 5.0  # seconds without reading, after which so many are too many; all sources may say theirs in one go
 
 
@@ -80,6 +81,8 @@ class Child:
         self.sending_since: float | None = None  # monotonic seconds; None while it has read all that was sent
         self.killed = False
         self.heard = False  # has it told anything after its table?
+        self.beat = 0  # the last one that was asked for
+        self.beaten = 0  # the last one that was answered
         self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
         self.health: dict[str, None] = {}  # addresses whose state to send
         self.unknown: dict[str, None] = {}  # keys that it has asked for and nobody serves
@@ -119,6 +122,21 @@ class Child:
     def order(self, **orders: Any) -> None:
         self.orders.update(orders)
         self.news.set()
+
+    def watch(self, most: int) -> None:
+        """Once a second: ask for a sign of life, and kill the process after `most` in a row that did not come.
+
+        Beats are counted, not seconds: a supervisor that was stopped or late has asked for none meanwhile, and reads
+        the answers that wait for it before it asks for the next one.
+        """
+        allowed = most if self.beaten else max(most, START_BEATS)
+        if self.beat - self.beaten > allowed and not self.killed:
+            log.error("*** HARAKIRI ON GATEWAY uWSGI fastrouter %d (pid: %d) ***", self.slot.number, self.pid)
+            self.slot.harakiris += 1
+            self.killed = True
+            self.process.kill()
+        self.beat += 1
+        self.order(beat=self.beat)
 
     def ask_counts(self, number: int) -> gevent.event.Event:
         """Ask for the counters as they are when the router reads; the event is set when they are in the slot.
@@ -223,6 +241,7 @@ class Child:
         take_health(self.table, message.get("out", ()), message.get("live", ()), monotonic(), Cause.EJECTED)
         for key in message.get("wanted", ()):
             self.questions.ask(key, self.note_unknown)
+        self.beaten = message.get("beaten", self.beaten)
         if "counters" in message:
             self.heard = True
             self.slot.hear(message, time())

@@ -11,11 +11,13 @@ Down, one message for all that is news when the router reads:
     {"drained": [[address, ...], [key, ...]]}              all that get no new requests
     {"unknown": [key, ...]}                                asked for by this router, and nobody serves them
     {"count": N}                                           asks for the counters
+    {"beat": N}                                            asks for a sign of life (`harakiri`)
     {"stop": true}                                         accept no more, finish, end
 Up:
     {"out": [...], "live": [...]}                          what happened to endpoints here
     {"wanted": [key, ...]}                                 requests wait for these, which nobody serves, to be looked up
     {"counters": N, ...}                                   the answer to {"count": N} (stats.py says what is in it)
+    {"beaten": N}                                          the answer to {"beat": N}
 A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm; a health too: address, cause,
 times, seconds for which it is out. Keys that are not UTF-8 travel as JSON's escapes of their surrogates.
 """

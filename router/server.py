@@ -185,6 +185,9 @@ class Router:
         if "count" in message:
             self.answers.append({"counters": message["count"], **stats.count(self.engine, not self.accepting)})
             self.news.set()
+        if "beat" in message:
+            self.answers.append({"beaten": message["beat"]})
+            self.news.set()
         if message.get("stop"):
             self.stop(drain=True)
 

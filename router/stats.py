@@ -40,6 +40,7 @@ class Slot:
     number: int  # from 1, as the log names it
     pid: int = 0  # 0 while it is empty
     spawns: int = 0
+    harakiris: int = 0  # processes that were killed because they were stuck
     last_spawn: float = 0.0  # unix seconds
     last_answer: float = 0.0  # when `counts` came; unix seconds, 0 before the first
     counts: Counts = field(default_factory=dict)  # of its process, as that last told
@@ -177,7 +178,7 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
         "requests": total["requests"],
         "delta_requests": slot.counts.get("requests", 0),
         "exceptions": total["complaints"]["internal error"],
-        "harakiri_count": 0,
+        "harakiri_count": slot.harakiris,
         "signals": 0,
         "status": "busy" if active else "cheap" if cheap else "idle",
         "rss": usage.rss,

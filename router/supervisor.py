@@ -51,6 +51,8 @@ RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one 
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
 READY_LOOK = 0.02  # seconds between two looks at whether the new routers accept
+BEAT_EVERY = 1.0  # seconds between two signs of life that a router is asked for
+KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
 
 
 class Supervisor:
@@ -133,6 +135,8 @@ class Supervisor:
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
         watchers = [gevent.spawn(work) for work in (self.watch_sources, self.watchdog.run, self.succeed)]
+        if self.options.harakiri:
+            watchers.append(gevent.spawn(self.watch_routers))
         self.watchdog.start()
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
@@ -257,6 +261,13 @@ class Supervisor:
             return feed.spoken or all(feed.slices.get(key, {}).keys() >= set(said[key]) for key in said)
 
         return all(back(one.feed, self.estate.said.get(one.name, {})) for one in self.sources)
+
+    def watch_routers(self) -> None:
+        """Each second: a router whose loop is stuck for `harakiri` seconds is killed, and so replaced."""
+        while True:
+            for router in self.routers:
+                router.watch(self.options.harakiri)
+            gevent.sleep(BEAT_EVERY)
 
     # Sources.
 
