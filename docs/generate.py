@@ -23,13 +23,29 @@ TOP = DOCS.parent
 MADE = "<!-- Made by docs/generate.py; what is written here is lost. -->\n"
 
 sys.path.append(str(TOP / "tests"))  # the differences are part of the tests, and of nothing that is installed
+import fault_nodes  # noqa: E402
+import fault_others  # noqa: E402
 from differences import DIFFERENCES  # noqa: E402
+from faults import FAULTS  # noqa: E402
+
+assert fault_nodes and fault_others  # which fill the table
 
 DIFFERENT = """\
 # What is different from the uWSGI FastRouter, and why
 
 The default is the fastrouter's behaviour, as of uWSGI 2.0.31. These differences are meant; anything else that differs
 is a fault of ours. Each of them is shown by a test that runs both, or by one of gfrouter's own.
+"""
+
+WHEN_IT_FAILS = """\
+# What happens when something fails
+
+Each row was done to both routers, the real uWSGI FastRouter and gfrouter, by one script; `make test` does it again and
+holds both against this table (`tests/test_faults.py`). Time limits were 2 s for both, and gfrouter had error pages on.
+Requests are GETs where nothing else is said; a node that fails has a good one beside it, unless all are meant.
+
+`answered` is the whole answer, `nothing` a connection that was closed without a byte, a number the status of gfrouter's
+error page, `cut short` a part of an answer with a clean end, `reset` one that ended so that the web server can tell.
 """
 
 OPTIONS = """\
@@ -67,6 +83,16 @@ def differences_page() -> str:
         lines += [f"## {topic}", "", "| the fastrouter | gfrouter | why |", "|---|---|---|"]
         entries = [each for each in DIFFERENCES if each.topic == topic]
         lines += [f"| {each.fastrouter} | {each.gfrouter} | {each.why} |" for each in entries]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def faults_page() -> str:
+    """A table for each group, in the order of the rows."""
+    lines = [WHEN_IT_FAILS]
+    for group in dict.fromkeys(each.group for each in FAULTS):
+        lines += [f"## {group}", "", "| what happens | the fastrouter | gfrouter |", "|---|---|---|"]
+        lines += [f"| {each.what} | {each.theirs} | {each.ours} |" for each in FAULTS if each.group == group]
         lines.append("")
     return "\n".join(lines)
 
@@ -146,6 +172,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "sources.md": sources_page,
     "modules.md": modules_page,
     "differences.md": differences_page,
+    "faults.md": faults_page,
 }
 
 
