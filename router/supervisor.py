@@ -52,7 +52,6 @@ RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
 READY_LOOK = 0.02  # seconds between two looks at whether the new routers accept
 BEAT_EVERY = 1.0  # seconds between two signs of life that a router is asked for
-KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
 
 
 class Supervisor:
