@@ -1,4 +1,4 @@
-"""What a supervisor leaves to the one that it executes in its own place: sockets, routers, and what is drained.
+"""What a supervisor leaves to the one that it executes in its own place: sockets, routers, all that is known.
 
 All of it goes over the exec as open descriptors. A JSON text in a memory file says which is which, and VARIABLE says
 which descriptor that is. It names the process, which stays the same one, so whoever else inherits it takes nothing.
@@ -51,12 +51,11 @@ class Old:
 
 @dataclass
 class Estate:
-    """All that is handed over. `said` is what each source had said, by its name: key → addresses."""
+    """All that is handed over; `state` as `saved.restore` takes it."""
 
     held: list[Held] = field(default_factory=list)
     routers: list[Old] = field(default_factory=list)
-    drained: list[list[str]] = field(default_factory=lambda: [[], []])
-    said: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    state: object = None
     resumed: bool = False  # false at the first start
 
     def take(self, address: str, kind: int) -> socket.socket | None:
@@ -93,8 +92,7 @@ def inherited(environ: MutableMapping[str, str], pid: int) -> Estate:
         estate = Estate(
             [Held(**each) for each in record["held"]],
             [Old(**each) for each in record["routers"]],
-            record["drained"],
-            record["said"],
+            record["state"],
             resumed=True,
         )
         for fd in estate.descriptors():
@@ -132,9 +130,10 @@ def execute(estate: Estate) -> None:
     with signals_held_back():
         memory = os.memfd_create("gfrouter-handover", 0)
         try:
-            text = json.dumps({"pid": os.getpid(), **asdict(estate)})
+            held, routers = map(asdict, estate.held), map(asdict, estate.routers)
+            record = {"pid": os.getpid(), "held": [*held], "routers": [*routers], "state": estate.state}
             with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
-                file.write(text)
+                file.write(json.dumps(record))
             os.lseek(memory, 0, os.SEEK_SET)
             _set_inheritable(estate.descriptors(), True)
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})

@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from math import ceil
-from random import random
 from time import monotonic, time
 from typing import Any
 
 import gevent
 import gevent.event
-import gevent.subprocess
 
 from router import kernel, net, notify, stats
 from router.address import HostName, parse_local
@@ -29,6 +28,7 @@ from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
 from router.errors import own_pages
 from router.feed import Feed
+from router.fleet import Fleet
 from router.handover import Estate, Held, Old, execute, let_signals_through, why_not
 from router.listened import Listened
 from router.logs import log, log_change
@@ -36,22 +36,20 @@ from router.options import Options
 from router.predecessors import KILL_WAIT, Predecessors
 from router.questions import Questions, is_on_demand, whom
 from router.resolver import Resolver
+from router.saved import NotOurs, save
 from router.shaping import ShapedFeed
 from router.source import Source, supervise
 from router.sources import Opened, unique_names
 from router.sourcestate import Watched
+from router.statefile import StateFile, bring_back
 from router.static import FALLBACK, TO
 from router.statsserver import stats_server
 from router.table import Change, Table
 from router.view import State
 from router.watchdog import Watchdog, own
 
-COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for the routers at most
-RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
-RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
 READY_LOOK = 0.02  # seconds between two looks at whether the new routers accept
-BEAT_EVERY = 1.0  # seconds between two signs of life that a router is asked for
 
 
 class Supervisor:
@@ -97,14 +95,17 @@ class Supervisor:
         self.questions = Questions(self.table, asked, kind, timeout=options.lookup_timeout)
         self.table.on_answer = self.questions.answered
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
-        self.routers: list[Child] = []
         self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]
         self.addresses = addresses
         self.cwd = working_directory()  # now: a deployment may remove it later
-        self.counting = 0
         self.reload = gevent.event.Event()
         self.stopping = gevent.event.Event()
+        self.fleet = Fleet(self.slots, self.table, self.start_router, self.stopping)
         self.estate = estate or Estate()
+        self.changes = 0  # so many, of everything that a start remembers of the one before
+        self.state_file = (
+            StateFile(options.state_file, self.table, self.sources, self.news) if options.state_file else None
+        )
         self.held = held
         self.predecessors = Predecessors(self.estate.routers)
         self.stats_listener = stats_listener
@@ -121,32 +122,36 @@ class Supervisor:
             gevent.signal_handler(number, self.reload.set)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # uWSGI knows it, and tools send it; it must not kill
         let_signals_through()
-        self.table.drain((self.estate.drained[0], self.estate.drained[1]))
+        self.begin_with_what_was_known()
         if self.stats_listener is not None:
             stats_server(self.stats_listener, self.snapshot, http=self.options.stats_http).start()
         if self.admin_listener is not None:
             admin_server(self.admin_listener, self.look, self.admin_names()).start()
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
-        keepers: list[gevent.Greenlet[..., None]] = [gevent.spawn(self.keep, slot) for slot in self.slots]
+        self.fleet.run()
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         if self.options.health_check != "none":
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
-        watchers = [gevent.spawn(work) for work in (self.watch_sources, self.watchdog.run, self.succeed)]
+        watches: list[Callable[[], None]] = [self.watch_sources, self.watchdog.run, self.succeed]
         if self.options.harakiri:
-            watchers.append(gevent.spawn(self.watch_routers))
+            watches.append(partial(self.fleet.watch, self.options.harakiri))
+        if self.state_file is not None:
+            watches.append(self.state_file.run)
+        watchers = [gevent.spawn(watch) for watch in watches]
         self.watchdog.start()
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
         notify.stopping()
         gevent.killall([*lookers, *discoveries], block=False)  # one that does not let go must not keep us
-        for router in self.routers:
-            router.order(stop=True)
+        self.fleet.order(stop=True)
         self.predecessors.stop(self.options.drain_timeout)
+        if self.state_file is not None:
+            self.state_file.finish()
         for listener in chain.from_iterable(self.listeners):
             listener.close()
-        keepers += self.predecessors.greenlets
+        keepers = [*self.fleet.keepers, *self.predecessors.greenlets]
         gevent.joinall(keepers, timeout=self.options.drain_timeout + KILL_WAIT)
         self.kill_routers()
         gevent.joinall(keepers, timeout=KILL_WAIT)
@@ -165,8 +170,8 @@ class Supervisor:
 
     def succeed(self) -> None:
         """Let the routers of the start before end when ours accept; from then on, start anew whenever that is asked."""
-        while not self.ready():
-            self.count()
+        while not self.fleet.ready():
+            self.fleet.count()
             gevent.sleep(READY_LOOK)
         notify.ready()
         self.predecessors.stop(self.options.drain_timeout)
@@ -175,8 +180,15 @@ class Supervisor:
             self.reload.clear()
             self.start_anew()
 
-    def ready(self) -> bool:
-        return len(self.routers) == len(self.slots) and all(router.heard for router in self.routers)
+    def begin_with_what_was_known(self) -> None:
+        """To the start before this one, of which its routers may still serve, or to one that left a file."""
+        if self.estate.resumed:
+            try:
+                bring_back(self.estate.state, self.table, self.sources, "handed over")
+            except NotOurs as reason:  # as a start of another version wrote it
+                log.error("what the start before knew is of no use: %s", reason)
+        elif self.state_file is not None:
+            self.state_file.restore()
 
     def start_anew(self) -> None:
         """Execute gfrouter in our place, if it would start. While stopping already, there is nothing more to do."""
@@ -189,84 +201,27 @@ class Supervisor:
             return
         notify.reloading()
         self.watchdog.stop()
-        routers = [Old(one.pid, one.pair.fileno(), midway=one.sending_since is not None) for one in self.routers]
-        said = {
-            one.name: {key: list(nodes) for key, nodes in one.feed.slices.items()}
-            for one in self.sources
-            if not is_on_demand(one.source)
-        }
-        drained = [list(each) for each in self.table.drained]
-        execute(Estate([*self.held], [*routers, *self.predecessors.bequests()], drained, said))
+        routers = [Old(one.pid, one.pair.fileno(), midway=one.sending_since is not None) for one in self.fleet.routers]
+        state = save(self.table, self.sources, now=monotonic(), wall=time())
+        execute(Estate([*self.held], [*routers, *self.predecessors.bequests()], state))
         self.watchdog.start()
         notify.ready()
 
     def kill_routers(self) -> None:
         self.predecessors.kill()
-        for router in self.routers:
-            router.process.kill()
+        self.fleet.kill()
 
-    def keep(self, slot: stats.Slot) -> None:
-        """Keep a router running in this slot: replace it when it dies."""
-        number = slot.number
-        word = "spawned"
-        self.wait_for_what_was_known()
-        deaths = 0
-        while not self.stopping.is_set():
-            try:
-                listeners = self.listeners[number - 1]
-                router = Child(
-                    slot,
-                    self.table,
-                    self.options,
-                    listeners,
-                    self.log_fd,
-                    self.warming_left,
-                    self.questions,
-                    self.pages,
-                )
-            except (OSError, gevent.subprocess.SubprocessError) as error:
-                # Short of memory or descriptors, or the interpreter is being replaced: later may be better.
-                log.error("cannot start uWSGI fastrouter %d: %s", number, error)
-                self.stopping.wait(RESPAWN_DELAYS[-1])
-                continue
-            self.routers.append(router)
-            if self.stopping.is_set():  # since the loop looked: starting a process takes a while
-                router.order(stop=True)
-            log.info("%s uWSGI fastrouter %d (pid: %d)", word, number, router.pid)
-            status = router.process.wait()
-            self.routers.remove(router)
-            router.end()
-            stats.retire(self.table, slot)
-            if self.stopping.is_set():
-                return
-            log.error("uWSGI fastrouter %d (pid: %d) ended with status %d", number, router.pid, status)
-            word = "respawned"
-            deaths = 0 if monotonic() - router.born > RESPAWN_CALM else deaths + 1
-            delay = RESPAWN_DELAYS[min(deaths, len(RESPAWN_DELAYS) - 1)]
-            self.stopping.wait(delay * (0.5 + random()))
-
-    def wait_for_what_was_known(self) -> None:
-        """The routers of the start before serve until our sources have said what they had said to it.
-
-        A node that does not come back is waited for as long as it would be in service without a word.
-        """
-        limit = monotonic() + max(self.options.warm_timeout, self.options.subscription_tolerance)
-        while self.predecessors.alive and monotonic() < limit and not self.knows_what_was_known():
-            if self.stopping.wait(READY_LOOK):
-                return
-
-    def knows_what_was_known(self) -> bool:
-        def back(feed: Feed, said: dict[str, list[str]]) -> bool:
-            return feed.spoken or all(feed.slices.get(key, {}).keys() >= set(said[key]) for key in said)
-
-        return all(back(one.feed, self.estate.said.get(one.name, {})) for one in self.sources)
-
-    def watch_routers(self) -> None:
-        """Each second: a router whose loop is stuck for `harakiri` seconds is killed, and so replaced."""
-        while True:
-            for router in self.routers:
-                router.watch(self.options.harakiri)
-            gevent.sleep(BEAT_EVERY)
+    def start_router(self, slot: stats.Slot) -> Child:
+        return Child(
+            slot,
+            self.table,
+            self.options,
+            self.listeners[slot.number - 1],
+            self.log_fd,
+            self.warming_left,
+            self.questions,
+            self.pages,
+        )
 
     # Sources.
 
@@ -299,46 +254,37 @@ class Supervisor:
 
     def on_spoken(self, _feed: Feed) -> None:
         if not self.warming_left():
-            for router in self.routers:
-                router.order(warming=0)
+            self.fleet.order(warming=0)
 
     # What changes.
 
+    def news(self) -> tuple[int, ...]:
+        """What is another one when there is something new to remember."""
+        return (self.changes, *(one.feed.progressed for one in self.sources))
+
     def on_change(self, change: Change) -> None:
+        self.changes += 1
         log_change(change)
         if change.opened:
             self.questions.known(change.key)
-        for router in self.routers:
-            router.note_change(change)
+        self.fleet.note_change(change)
 
     def on_health(self, endpoint: Endpoint) -> None:
+        self.changes += 1
         if endpoint.state == OUT:
             endpoint.failed_at = time()
         if endpoint.state in (LIVE, OUT):
-            for router in self.routers:
-                router.note_health(endpoint.address)
+            self.fleet.note_health(endpoint.address)
 
     def on_drain(self) -> None:
-        for router in self.routers:
-            router.note_drain()
+        self.changes += 1
+        self.fleet.note_drain()
 
     # Stats and the admin API.
 
-    def count(self) -> bool:
-        """Ask the routers what they have counted; one that does not answer in time is shown as it last told.
-
-        True where all have answered.
-        """
-        self.counting += 1
-        number, asked = self.counting, list(self.routers)
-        answered = gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
-        for router in asked:
-            router.forget_counts(number)
-        return len(answered) == len(asked)
-
     def look(self, counted: bool) -> State:
         """All that the admin API shows, as it is now; the counters are those of now only where `counted`."""
-        all_counted = counted and self.count()
+        all_counted = counted and self.fleet.count()
         return State(
             self.table,
             self.slots,
@@ -370,7 +316,7 @@ class Supervisor:
 
     def snapshot(self) -> dict[str, Any]:
         """The stats of now."""
-        self.count()
+        self.fleet.count()
         return stats.snapshot(
             self.table,
             self.slots,

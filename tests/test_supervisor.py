@@ -18,7 +18,7 @@ import pytest
 from clients import announce, ask, read_to_end, request, withdraw
 from one_router import refused_address
 from router.ask import ask as ask_admin
-from router.supervisor import RESPAWN_DELAYS
+from router.fleet import RESPAWN_DELAYS
 from scripted import HELLO, NodeConnection, ScriptedNode, answer, close_after_head, connect, hang, wait_for
 from servers import Process, Router, free_address
 

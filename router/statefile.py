@@ -1,0 +1,136 @@
+"""The file in which a gfrouter keeps what it knows (saved.py), so that the next start begins with it.
+
+It is written when something has changed or a source was heard, each second at most, and less often where that takes
+long: ages and the `unix` of announcements are news, too. The file is replaced as a whole, so a reader finds the old one
+or the new one, however a writer ends. It is not forced to the disk: what a power cut costs is a warm start, and what
+waiting for a disk costs is the supervisor's time. For that it is written in a thread.
+
+What cannot be used is set aside as FILE.bad, in case the option names somebody's own file, and costs no more than a
+line. So does a file that cannot be written, until it can again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic, time
+from typing import Any
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from router.logs import log
+from router.saved import NotOurs, Remembering, restore, save
+from router.table import Table
+from router.uwsgi import printable
+
+EVERY = 1.0  # seconds between two writes at least
+SHARE = 20  # times as long as the supervisor was kept from its work by one write until the next one
+LOOK_EVERY = 0.1  # seconds between two looks for news
+LAST_WAIT = 2.0  # seconds for the last write at a stop, which a disk may delay
+MOST_BYTES = 1 << 28  # some 1,000,000 nodes; a file of another kind may be of any size
+
+
+class StateFile:
+    """The file `path`, for what `table` and `sources` know. `news` differs from before when that has changed."""
+
+    def __init__(self, path: str, table: Table, sources: Sequence[Remembering], news: Callable[[], Any]) -> None:
+        self.path = os.path.realpath(path)  # now: what a link names is replaced, not the link, and from anywhere
+        self.name = printable(path)
+        self._table = table
+        self._sources = sources
+        self._news = news
+        self._kept: Any = None  # the news of the last write
+        self._failing = ""
+        self._writing = BoundedSemaphore()
+
+    def restore(self) -> None:
+        """Begin with what was kept, before any source runs. What is of no use costs a line, or one for each kind."""
+        try:
+            bring_back(load(self.path), self._table, self._sources, f"state file {self.name}")
+        except FileNotFoundError:
+            log.info("state file %s: none yet", self.name)
+        except OSError as error:
+            log.warning("state file %s: ignored: %s", self.name, error.strerror)
+        except NotOurs as reason:
+            log.warning("state file %s: ignored, and kept as %s.bad: %s", self.name, self.name, reason)
+            with suppress(OSError):
+                os.replace(self.path, f"{self.path}.bad")
+
+    def run(self) -> None:
+        """Keep it up to date, for ever."""
+        while True:
+            if self._news() == self._kept:
+                gevent.sleep(LOOK_EVERY)
+            else:
+                began = monotonic()
+                busy = self.write()
+                gevent.sleep(max(EVERY - (monotonic() - began), SHARE * busy))
+
+    def finish(self) -> None:
+        """The last write, before an end."""
+        gevent.spawn(self.write).join(LAST_WAIT)
+
+    def write(self) -> float:
+        """Replace the file by what is known now; returns for how many seconds that kept the process busy."""
+        with self._writing:
+            began = monotonic()
+            self._kept = self._news()
+            text = json.dumps(save(self._table, self._sources, now=monotonic(), wall=time()))
+            busy = monotonic() - began
+            try:
+                gevent.get_hub().threadpool.apply(replace, (self.path, text.encode("ascii")))
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if reason != self._failing:
+                    log.error("state file %s: cannot be written: %s", self.name, reason)
+                self._failing = reason
+            else:
+                if self._failing:
+                    log.info("state file %s: written again", self.name)
+                self._failing = ""
+            return busy
+
+
+def bring_back(saved: object, table: Table, sources: Sequence[Remembering], where: str) -> None:
+    """`restore`, and a line about it. Raises NotOurs."""
+    wall = time()
+    restored = restore(saved, table, sources, now=monotonic(), wall=wall)
+    age = max(0.0, wall - restored.time)
+    bad = f"; {restored.dropped} bad entries dropped" if restored.dropped else ""
+    log.info(
+        "%s: %d nodes of %d keys as of %.0f s ago, until their sources speak%s",
+        *(where, restored.nodes, restored.keys, age, bad),
+    )
+
+
+def load(path: str) -> Any:
+    """The JSON value in the file. Raises OSError, or NotOurs where there is none."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if status.st_size > MOST_BYTES:
+            raise NotOurs(f"it has {status.st_size} bytes")
+        data = file.read(MOST_BYTES)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NotOurs(f"it is no JSON: {error}" if data else "it is empty") from None
+
+
+def replace(path: str, data: bytes) -> None:
+    """Put `data` in place of the file, or what was there stays. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+    new = f"{path}.new"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+    os.replace(new, path)
