@@ -32,6 +32,7 @@ EVERY = 1.0  # seconds between two writes at least
 SHARE = 20  # times as long as the supervisor was kept from its work by one write until the next one
 LOOK_EVERY = 0.1  # seconds between two looks for news
 LAST_WAIT = 2.0  # seconds for the last write at a stop, which a disk may delay
+NO_FILE = "it is no regular file"
 MOST_BYTES = 1 << 28  # some 1,000,000 nodes; a file of another kind may be of any size
 
 
@@ -82,18 +83,16 @@ class StateFile:
             self._kept = self._news()
             text = json.dumps(save(self._table, self._sources, now=monotonic(), wall=time()))
             busy = monotonic() - began
-            try:
-                gevent.get_hub().threadpool.apply(replace, (self.path, text.encode("ascii")))
-            except OSError as error:
-                reason = error.strerror or str(error)
-                if reason != self._failing:
-                    log.error("state file %s: cannot be written: %s", self.name, reason)
-                self._failing = reason
-            else:
-                if self._failing:
-                    log.info("state file %s: written again", self.name)
-                self._failing = ""
-            return busy
+            self._say(gevent.get_hub().threadpool.apply(replace, (self.path, text.encode("ascii"))))
+        return busy
+
+    def _say(self, error: OSError | None) -> None:
+        reason = str(error.strerror) if error else ""
+        if reason and reason != self._failing:
+            log.error("state file %s: cannot be written: %s", self.name, reason)
+        elif self._failing and not reason:
+            log.info("state file %s: written again", self.name)
+        self._failing = reason
 
 
 def bring_back(saved: object, table: Table, sources: Sequence[Remembering], where: str) -> None:
@@ -110,13 +109,12 @@ def bring_back(saved: object, table: Table, sources: Sequence[Remembering], wher
 
 def load(path: str) -> Any:
     """The JSON value in the file. Raises OSError, or NotOurs where there is none."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        if status.st_size > MOST_BYTES:
-            raise NotOurs(f"it has {status.st_size} bytes")
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, NO_FILE)
+    if status.st_size > MOST_BYTES:
+        raise NotOurs(f"it has {status.st_size} bytes")
+    with open(path, "rb") as file:
         data = file.read(MOST_BYTES)
     try:
         return json.loads(data)
@@ -124,13 +122,16 @@ def load(path: str) -> Any:
         raise NotOurs(f"it is no JSON: {error}" if data else "it is empty") from None
 
 
-def replace(path: str, data: bytes) -> None:
-    """Put `data` in place of the file, or what was there stays. Raises OSError."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+def replace(path: str, data: bytes) -> OSError | None:
+    """Put `data` in place of the file, or what was there stays and the error is returned: it runs in a thread."""
     new = f"{path}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "wb") as file:
-        file.write(data)
-    os.replace(new, path)
+    try:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            return OSError(errno.EINVAL, NO_FILE)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.replace(new, path)
+    except OSError as error:
+        return error
+    return None

@@ -140,7 +140,7 @@ def listens(address: str) -> bool:
     return False
 
 
-@case(5, why=["later"], differs=REFUSED)
+@case(5)
 def harakiri(stage: Stage) -> None:
     stage.start("--fastrouter-harakiri", "5")
     stage.leave_out("log", "stats")

@@ -116,7 +116,7 @@ def test_no_get_fails_while_workers_come_and_go(router: Router) -> None:
 @needs_nginx
 @pytest.mark.slow
 def test_a_frozen_worker_costs_its_requests_the_time_limit_and_the_others_nothing() -> None:
-    with Router(timeout=1) as router, loaded(router) as (one, _, load):
+    with Router(timeout=1, gracetime=1) as router, loaded(router) as (one, _, load):
         one.send_signal_to_all(signal.SIGSTOP)
         wait_for(lambda: len(load.failures) >= 4, "nginx to get an answer for what waits in the frozen worker")
         load.more(20, "two")

@@ -263,8 +263,8 @@ def test_who_wakes_it_up_is_served_and_so_is_everybody_after(opener: str, tmp_pa
     web, web6, path, stats = free_address(), free_address("ipv6"), str(tmp_path / "web"), free_address()
     server = free_address()
     options = ("--listen", "fd://web", "--stats", "fd://stats", "--subscription-server", server, "--warm-timeout", "0")
-    options += ("--error-pages", "off")  # the one of systemd passes no environment on
-    with activated(opener, ["web"] * 3 + ["stats"], [web, web6, path, stats], *options) as process:
+    more = ("--error-pages", "off")  # the one of systemd passes no environment on
+    with activated(opener, ["web"] * 3 + ["stats"], [web, web6, path, stats], *options, *more) as process:
         with connect(web) as first:
             first.sendall(request("nobody.com"))
             process.wait_line(r"^spawned uWSGI fastrouter 1 \(pid: \d+\)")
