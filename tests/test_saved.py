@@ -66,7 +66,7 @@ nodes = st.builds(
 slices = st.dictionaries(texts, st.lists(nodes, min_size=1, max_size=3), max_size=4)
 
 
-@given(slices, slices, st.lists(addresses, max_size=2), st.lists(texts, max_size=2))
+@given(slices, slices, st.lists(addresses, max_size=2, unique=True), st.lists(texts, max_size=2, unique=True))
 def test_what_is_saved_comes_back(first: Any, second: Any, drained: list[str], keys: list[str]) -> None:
     before = One("consul", "etcd")
     before.feeds[0].replace(first)
