@@ -9,8 +9,8 @@ connections as one. That a machine's address changes neither watch sees: therefo
 
 Invariants: a service is read by one reader at a time, so what is said of it is its latest answer; a key has the nodes
 of all services that name it. No service is read before the checks were seen once, so no change falls in between. A
-service that cannot be read stays as it was, alone; a watch that fails ends the run. What was read outlives the run, so
-that the next one knows who went meanwhile.
+service that cannot be read stays as it was, alone; a watch that fails ends the run. What was read outlives the run, and
+the router's restart, so that the next one knows who went meanwhile.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from discovery.consulentry import (
     SERVICE,
     Checks,
     Instances,
+    Pools,
     Wanted,
     changed_checks,
     read_catalog,
@@ -82,6 +83,19 @@ class Consul:
         finally:
             agent.close()
 
+    def remember(self) -> dict[str, dict[str, list[str]]]:
+        """Service → key → addresses: which of a key's nodes are whose, of which the feed knows nothing."""
+        return {
+            service: {key: [node.address for node in nodes] for key, nodes in known.pools.items()}
+            for service, known in self.known.items()
+        }
+
+    def recall(self, slices: Mapping[str, Mapping[str, Node]], memory: object) -> None:
+        """These nodes are served from before the start: services are as if read then, on machines that nobody knows."""
+        for service, keys in memory.items() if isinstance(memory, dict) else ():
+            if isinstance(keys, dict) and (pools := _recalled(slices, keys)):
+                self.known[service] = Instances(pools, frozenset())
+
     def wants(self, service: str, tags: frozenset[str]) -> bool:
         """Whether instances of a service with these tags may be ours."""
         return service in self.services if self.services else self.wanted.tag in tags
@@ -94,6 +108,16 @@ def _name(url: SourceUrl, agent: Place) -> str:
     place = url.shown.partition("?")[0].partition("://")[2].strip("/") or f"{agent.host}:{agent.port}"
     what = "&".join(f"{name}={value}" for name, value in url.query if name in ("service", "tag", "dc", "warning"))
     return f"consul@{place}" + (f"?{what}" if what else "")
+
+
+def _recalled(slices: Mapping[str, Mapping[str, Node]], keys: Mapping[str, Any]) -> Pools:
+    """Of the nodes that are served, those at these addresses by key."""
+    pools: Pools = {}
+    for key, addresses in keys.items():
+        mine = {one for one in addresses if isinstance(one, str)} if isinstance(addresses, list) else ()
+        if found := [node for address, node in slices.get(key, {}).items() if address in mine]:
+            pools[key] = found
+    return pools
 
 
 class _Run:

@@ -9,6 +9,8 @@ key is asked for that is not known, never when a known one is. So after `keep` s
 lookup, and whoever asks for it while that answer is good gets it from here: a key in use costs one request a moment,
 and one out of use is gone.
 
+What is recalled from before the start is as if it had been asked for then, and stays until its very name is answered.
+
 Invariants. A name whose lookup is under way has no due time, so it is never looked up twice at once. All that is kept
 is bounded by `max-names` (and who was arriving when that was reached) and MOST_ABSENT, and newcomers have lookups of
 their own, so whoever asks for many hosts fills no memory and holds up no name that is known.
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
@@ -61,7 +63,6 @@ class Name:
     nodes: tuple[Node, ...] = ()
     due: float = 0.0  # monotonic seconds; inf while it is being looked up
     failures: int = 0  # in a row
-    seen: bool = False  # has it ever had an answer?
     wanted_at: float = inf  # when a client asked for it last; watched names are always wanted
     withdrawn: bool = False  # it is out of use, and goes when it is due
 
@@ -107,6 +108,8 @@ class Dns:
         self.clock = clock
         self.random = random
         self.names = {key: Name(key, name) for key, name in wanted.names.items()}
+        self.unseen = set(self.names)  # those that have never had an answer
+        self.others: list[str] = []  # keys that were recalled, and are none of ours any more
         self.spellings: Counter[str] = Counter()  # how many of the names are looked up as this one
         self.absent: dict[str, Absent] = {}
         self.arriving: set[str] = set()  # keys whose first lookup is under way
@@ -165,7 +168,7 @@ class Dns:
             else:
                 feed.fail(absent.error, key)
         elif key not in self.arriving:
-            asked = self._asked(feed, key)
+            asked = self._asked(key, feed.reject)
             if asked:
                 self.arriving.add(key)
                 self._begin_one(self.newcomers, self._arrive, feed, Name(key, asked, wanted_at=now))
@@ -174,8 +177,20 @@ class Dns:
 
     # Beginnings.
 
+    def recall(self, slices: Mapping[str, Mapping[str, Node]], _memory: object) -> None:
+        """These nodes are served from before the start."""
+        now = self.clock()
+        for key, nodes in slices.items():
+            if self.on_demand and (asked := self._asked(key, lambda reason, detail: None)):
+                self.names[key] = Name(key, asked, wanted_at=now)
+                self.unseen.add(key)
+            if key in self.names:
+                self.names[key].nodes = tuple(nodes.values())
+            else:
+                self.others.append(key)
+
     def _begin(self, feed: Feed) -> None:
-        """All names are due. On demand all is said that can be; else when each name has been seen."""
+        """All names are due. When each of them has been seen, all is said: on demand now, unless some are recalled."""
         self.due.clear()
         self.absent.clear()
         self.arriving.clear()
@@ -185,7 +200,7 @@ class Dns:
             self._schedule(name, 0.0)
         if self.on_demand:
             log.info("%s: looking up %s.HOST for %s", self.name, self.options.service, self._whom())
-            feed.replace({key: name.nodes for key, name in self.names.items()})
+            self._say_all(feed)
 
     def _whom(self) -> str:
         domains = " and ".join(self.options.domain)
@@ -197,22 +212,22 @@ class Dns:
             if key is not None:
                 self.want(feed, key)
 
-    def _asked(self, feed: Feed, key: str) -> str:
-        """The name to look up for this key; "" where it is not to be."""
+    def _asked(self, key: str, reject: Callable[[str, str], None]) -> str:
+        """The name to look up for this new key; "" where it is not to be, and `reject` hears why."""
         try:
             host = host_of(key)
         except ValueError as error:
-            feed.reject("no host name", str(error))
+            reject("no host name", str(error))
             return ""
         asked = f"{self.options.service}.{host}"
         if self.options.domain and not any(within(host, domain) for domain in self.options.domain):
-            feed.reject("not in the domain", printable(key))
+            reject("not in the domain", printable(key))
         elif len(asked) > MAX_NAME_CHARS:
-            feed.reject("no host name", f"{asked!r} has {len(asked)} characters, but {MAX_NAME_CHARS} is the limit")
+            reject("no host name", f"{asked!r} has {len(asked)} characters, but {MAX_NAME_CHARS} is the limit")
         elif len(self.names) >= self.options.max_names:
-            feed.reject("too many names", f"{self.options.max_names} are kept, and {asked} would be one more")
+            reject("too many names", f"{self.options.max_names} are kept, and {asked} would be one more")
         elif self.spellings[asked] >= SPELLINGS:
-            feed.reject("too many spellings", f"{SPELLINGS} of {host} are kept, and {key!r} would be one more")
+            reject("too many spellings", f"{SPELLINGS} of {host} are kept, and {key!r} would be one more")
         else:
             return asked
         return ""
@@ -247,7 +262,8 @@ class Dns:
     def _found(self, feed: Feed, name: Name, found: Found) -> None:
         ttl = min(max(found.ttl, self.options.min_ttl), self.options.max_ttl)
         self.failing -= name.failures > 0
-        name.nodes, name.failures, name.seen = found.nodes, 0, True
+        name.nodes, name.failures = found.nodes, 0
+        self.unseen.discard(name.key)
         feed.set(name.key, found.nodes)
         if self.on_demand and not found.nodes:
             self._drop(name)
@@ -259,8 +275,11 @@ class Dns:
                 name.withdrawn = True
                 feed.set(name.key, ())
             self._schedule(name, ttl * (1 - EARLY * self.random()))
-        if not feed.spoken and all(each.seen for each in self.names.values()):
-            feed.replace({key: each.nodes for key, each in self.names.items()})
+        while self.others:
+            if (key := self.others.pop()) not in self.names:
+                feed.set(key, ())
+        if not feed.spoken:
+            self._say_all(feed)
         if self.unreachable:
             self.unreachable = None
             log.info("%s: a server answers again", self.name)
@@ -300,6 +319,11 @@ class Dns:
         heappush(self.due, (name.due, name.key))
 
     # What is remembered.
+
+    def _say_all(self, feed: Feed) -> None:
+        """As soon as each name has been seen."""
+        if not self.unseen:
+            feed.replace({key: name.nodes for key, name in self.names.items() if not name.withdrawn})
 
     def _say(self, feed: Feed, key: str, nodes: tuple[Node, ...]) -> None:
         """What is known without a lookup, which does not mean that the servers can be reached."""

@@ -7,7 +7,8 @@ system are all the same, and none of them needs a case of its own.
 A change is read once two looks in a row have seen the same, so nobody reads what is half written, and a file that is
 emptied and written again is not empty for us. It is taken whole or not at all: where a line is wrong, or the path
 leads to nothing or to no file, the nodes stay as they were, the feed says why, and the log says it once. The first
-reading does not wait, and is done again when two looks have seen the same. A file without a line means no nodes.
+reading does not wait unless nodes from before the start are served meanwhile, and is done again when two looks have
+seen the same. A file without a line means no nodes.
 
 All that touches the file is done in a thread of its own: a file server that has gone away blocks nothing else.
 """
@@ -76,7 +77,8 @@ class File:
         self.trouble = ""  # as it was logged last
 
     def run(self, feed: Feed) -> NoReturn:
-        self.read(feed)
+        if feed.stale_since is None:
+            self.read(feed)
         while True:
             self.sleep(LOOK_EVERY)
             self.look(feed)

@@ -9,7 +9,8 @@ finds no room, and then acts on a few of the datagrams that were within their se
 Invariants: a node is withdrawn only by its own word, or after `tolerance` seconds during which we were
 listening and had acted on all that was there. A flood takes at most READS datagrams and BATCH announcements a
 turn of the loop, and cannot put expiry off for ever. What was heard outlives a run that failed, so that a node
-falls due even if its last word came before the failure.
+falls due even if its last word came before the failure; what is recalled from before the start counts as heard
+then, so that each worker has the whole tolerance to say that it is still there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import socket
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,7 @@ from router import net
 from router.address import AddressError, HostName, parse_node
 from router.feed import Feed
 from router.listened import Listened
+from router.node import Node
 from router.uwsgi import printable
 
 SWEEP_EVERY = 1.0  # seconds
@@ -100,6 +102,24 @@ class Subscription:
 
     def close(self) -> None:
         self.socket.close()
+
+    def remember(self) -> dict[str, Any]:
+        """Who has brought the nodes by host name, so that a restart gives nobody room for more of them."""
+        return {"named": [[*place, host] for place, host in self._named.items()]}
+
+    def recall(self, slices: Mapping[str, Mapping[str, Node]], memory: object) -> None:
+        """These nodes are served from before the start, as if they had announced themselves just now."""
+        now = self._listened()
+        for key, nodes in slices.items():
+            for address, node in nodes.items():
+                self._heard[key, address] = now
+                if node.vassal:
+                    self._vassals[key, node.vassal] = address
+        named = memory.get("named") if isinstance(memory, dict) else None
+        for one in named if isinstance(named, list) else ():
+            match one:
+                case [str(key), str(address), str(host)] if address in slices.get(key, ()):
+                    self._note_named((key, address), host)
 
     def turn(self, feed: Feed) -> None:
         """Read what waits, act on BATCH of it; expire the silent when it is time and nothing is left. Never waits."""
@@ -200,8 +220,7 @@ class Subscription:
             del self._heard[place]
             return
         if named:
-            self._named[place] = host
-            self._names[host] += 1
+            self._note_named(place, host)
         if said.vassal:
             self._move_vassal(feed, vassal, said.address)
         if said.notify and not known:
@@ -219,6 +238,11 @@ class Subscription:
         if named and self._names[host] >= NAMES:
             raise AnnouncementError("too many host names", f"{NAMES} of this sender are kept")
         return named
+
+    def _note_named(self, place: Place, host: str) -> None:
+        if place not in self._named:
+            self._named[place] = host
+            self._names[host] += 1
 
     def _hear_inactive(self, feed: Feed, said: Announcement, vassal: Place, now: float) -> None:
         """Who has a vassal's name and no address yet is not asked anything; it is known to exist."""

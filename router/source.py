@@ -9,7 +9,7 @@ keeps what it said last.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from random import random
 from time import monotonic
@@ -21,6 +21,7 @@ from router.uwsgi import printable
 
 if TYPE_CHECKING:
     from router.feed import Feed
+    from router.node import Node
 
 # Seconds. The n-th wait in a row is drawn from LEAST_WAIT to FIRST_WAIT * 2**(n-1), at most LONGEST_WAIT:
 # full jitter, so that a thousand routers do not come back to a restarted Consul in step.
@@ -56,6 +57,9 @@ class Source(Protocol):
     One that can only look a key up when somebody asks for it has `on_demand = True`, in its class or itself. It begins
     with `feed.replace({})`, takes keys from `feed.wanted()`, and answers each. It is asked for keys that are host names
     (`foo.com`, `foo.com:8080`), or, with `any_key = True` as well, for whatever a client has written.
+
+    After a restart the feed serves what it served before, until the source speaks. Where the first full word is a
+    `replace`, that is all there is to it; see `Recalling` for the others.
     """
 
     name: str
@@ -68,6 +72,28 @@ class Source(Protocol):
         What was said stays in service until it is taken back, so do not withdraw anything on the way out: a
         source that cannot see has not seen the nodes go. `feed.fail(error, key)` is for trouble with one key
         among many that work. It is killed by GreenletExit and must let it pass.
+        """
+
+
+class Recalling(Source, Protocol):
+    """A source that has to do with what its feed serves from before this start; either method is optional.
+
+    It must where it gives no full word by `replace`: it has not said these nodes in this life, and whatever it neither
+    confirms nor takes back in time is served for ever. It may where it can tell more by what it remembers, or where its
+    first full word would come before it has seen what became of those nodes.
+    """
+
+    def remember(self) -> Any:
+        """What `recall` gets at the next start, beside the nodes: a value for JSON, as large as the feed at most.
+
+        It is asked for again and again, from any greenlet, and must not wait.
+        """
+
+    def recall(self, slices: Mapping[str, Mapping[str, Node]], memory: object) -> None:
+        """Before the first `run`, where a former state was found: the feed serves `slices`, key → address → node.
+
+        `memory` is what `remember` gave; or anything else, as another version or anybody may have written it. What is
+        wrong with it is dropped, entry by entry, and raises nothing. Nothing is said to the feed here.
         """
 
 

@@ -1,10 +1,11 @@
 """A Consul source alone in a patched process, whose feed says on stdout what it hears; for test_consul.py.
 
-    python -P tests/consul_child.py URL REREAD WAIT READ_LIMIT
+    python -P tests/consul_child.py URL REREAD WAIT READ_LIMIT [RECALLED]
 
-Each line is a JSON list: ["replace", {key: [address, ...]}], ["set", key, [address, ...]], ["fail", error, key],
-["reject", reason, detail], ["progress", key], ["raised", error, greenlets, descriptors]: the run has ended, and the
-next one begins. SIGTERM kills the run, says ["killed", greenlets, descriptors], and ends the process.
+RECALLED is [{key: [address, ...]}, memory], what there is from before. Each line that it says is a JSON list:
+["replace", {key: [address, ...]}], ["set", key, [address, ...]], ["fail", error, key], ["reject", reason, detail],
+["progress", key], ["left", key, [address, ...]]: nodes are gone, ["raised", error, greenlets, descriptors]: the run has
+ended, and the next one begins. SIGTERM kills the run, says ["killed", greenlets, descriptors], and ends the process.
 """
 
 from gevent import monkey
@@ -24,7 +25,7 @@ from discovery import consul, consulagent  # noqa: E402
 from discovery.consul import Consul  # noqa: E402
 from router.feed import Feed  # noqa: E402
 from router.node import Node  # noqa: E402
-from router.table import UNLIMITED, Table  # noqa: E402
+from router.table import UNLIMITED, Change, Table  # noqa: E402
 
 PAUSE = 0.05  # seconds between two runs
 
@@ -67,11 +68,21 @@ def left() -> tuple[int, int]:
     return len(living), len(os.listdir("/proc/self/fd"))
 
 
-def main(url: str, reread: float, wait: float, read_limit: float) -> None:
+def tell_who_left(change: Change) -> None:
+    if change.left:
+        tell("left", change.key, [member.node.address for member in change.left])
+
+
+def main(url: str, reread: float, wait: float, read_limit: float, recalled: str = "[{}, null]") -> None:
     consul.REREAD = reread
     consulagent.READ_LIMIT = read_limit
     source = Consul(url, wait=wait)
-    feed = TellingFeed(Table(), source.name, UNLIMITED, UNLIMITED)
+    table = Table(on_change=tell_who_left)
+    feed = TellingFeed(table, source.name, UNLIMITED, UNLIMITED)
+    table.feeds.append(feed)
+    pools, memory = json.loads(recalled)
+    feed.recall({key: [Node(address) for address in addresses] for key, addresses in pools.items()}, 1.0)
+    source.recall(feed.slices, memory)
 
     def runs() -> None:
         while True:
@@ -88,4 +99,5 @@ def main(url: str, reread: float, wait: float, read_limit: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(float, sys.argv[2:]))
+    url, reread, wait, read_limit, *recalled = sys.argv[1:]
+    main(url, float(reread), float(wait), float(read_limit), *recalled)

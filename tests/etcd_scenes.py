@@ -26,7 +26,9 @@ from discovery import etcdchannel  # noqa: E402
 from discovery.etcd import Etcd  # noqa: E402
 from discovery.etcdaccess import read_access  # noqa: E402
 from discovery.etcdchannel import Connection, EtcdError, Members, rpc  # noqa: E402
+from moves import Moves  # noqa: E402
 from router.feed import Feed  # noqa: E402
+from router.node import Node  # noqa: E402
 from router.table import Table  # noqa: E402
 from scripted import wait_for  # noqa: E402
 
@@ -105,6 +107,21 @@ def failed_runs(url: str) -> None:
     for _ in range(20):
         fail()
     until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)), f"{before} again")
+
+
+def what_was_recalled(url: str) -> None:
+    """One node that is still in the list, and two that are not; first while nobody answers."""
+    feed = Table().feed("etcd")
+    feed.recall({"foo.com": [Node("127.0.0.1:3031"), Node("127.0.0.1:9")], "old.com": [Node("127.0.0.1:9")]}, 1.0)
+    moves = Moves(feed._table)
+    with pytest.raises(EtcdError):
+        Etcd(f"etcd://{os.environ['NOBODY']}").run(feed)
+    assert feed.stale_since == 1.0 and moves.left == []
+    run = gevent.spawn(Etcd(url).run, feed)
+    until(lambda: feed.spoken, "etcd to have listed")
+    assert feed.stale_since is None
+    assert (moves.joined, sorted(moves.left)) == ([], ["foo.com 127.0.0.1:9", "old.com 127.0.0.1:9"])
+    run.kill()
 
 
 def the_watch_of_a_forgotten_revision(url: str) -> None:

@@ -27,10 +27,18 @@ class Told(Process):
     """consul_child.py before this agent; what its feed has heard since the last `since`."""
 
     def __init__(
-        self, agent: ScriptedAgent, query: str = "", *, reread: float = 600, wait: float = 20, read_limit: float = 10
+        self,
+        agent: ScriptedAgent,
+        query: str = "",
+        *,
+        reread: float = 600,
+        wait: float = 20,
+        read_limit: float = 10,
+        recalled: tuple[dict[str, list[str]], Any] = ({}, None),
     ) -> None:
         limits = [str(seconds) for seconds in (reread, wait, read_limit)]
-        super().__init__(sys.executable, "-P", TESTS / "consul_child.py", agent.url(query), *limits)
+        child = TESTS / "consul_child.py"
+        super().__init__(sys.executable, "-P", child, agent.url(query), *limits, json.dumps(recalled))
         self._from = 0
 
     @property
@@ -333,3 +341,38 @@ def test_an_agent_that_says_a_byte_now_and_then(agent: ScriptedAgent) -> None:
     with Told(agent, read_limit=0.5) as told:
         told.hear("fail", f"{SERVICE}app: no whole answer within 4 s", "app")
         told.hear("set", "web", [OTHER])
+
+
+# From before the start.
+
+THIRD, FOURTH = "10.0.0.3:3", "10.0.0.4:4"
+BEFORE = {"app": [NODE, THIRD], "web": [OTHER], "old": [FOURTH]}
+WHOSE = {service: {service: addresses} for service, addresses in BEFORE.items()}
+
+
+def who_left(told: Told) -> list[list[Any]]:
+    return sorted(verb[1:] for verb in told.verbs if verb[0] == "left")
+
+
+@pytest.mark.parametrize("memory", [WHOSE, ["garbage"]], ids=["remembered", "nobody knows which service had it"])
+def test_what_is_recalled_goes_where_it_is_denied_and_stays_without_a_gap(agent: ScriptedAgent, memory: Any) -> None:
+    with Told(agent, recalled=(BEFORE, memory)) as told:
+        told.hear("replace", {"app": [NODE], "web": [OTHER]})
+        told.hear("left", "app", [THIRD])
+        told.hear("left", "old", [FOURTH])
+        assert len(who_left(told)) == 2
+
+
+def test_what_is_recalled_of_a_service_that_cannot_be_read_stays_alone(agent: ScriptedAgent) -> None:
+    """Also under a key that another service serves as well; and who is denied does not wait for it."""
+    agent.services["web"] = [entry(OTHER, Meta={"uwsgi-key": "app"})]
+    agent.answers[f"{SERVICE}app"] = 500
+    whose = {"app": {"app": [NODE]}, "web": {"app": [OTHER]}, "old": {"old": [FOURTH]}}
+    with Told(agent, recalled=({"app": [NODE, OTHER], "old": [FOURTH]}, whose)) as told:
+        told.hear("fail", None, "app")
+        told.hear("set", "app", [NODE, OTHER])
+        told.hear("left", "old", [FOURTH])
+        assert "replace" not in [verb[0] for verb in told.verbs]
+        del agent.answers[f"{SERVICE}app"]
+        told.hear("replace", {"app": [NODE, OTHER]})
+        assert who_left(told) == [["old", [FOURTH]]]

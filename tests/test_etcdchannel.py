@@ -44,6 +44,13 @@ def test_a_source_that_is_killed_while_it_watches_leaves_nothing(etcd: Etcd) -> 
 
 @needs_etcd
 @pytest.mark.slow
+def test_what_is_recalled_stays_until_etcd_denies_it(etcd: Etcd) -> None:
+    etcd.put("/gfrouter/foo.com/127.0.0.1:3031")
+    play("what_was_recalled", f"etcd://{etcd.address}", NOBODY=free_address())
+
+
+@needs_etcd
+@pytest.mark.slow
 def test_grpc_has_no_threads_of_its_own_that_outlive_a_run(etcd: Etcd) -> None:
     play("a_killed_run_is_all_there_is", f"etcd://{etcd.address}")
 
