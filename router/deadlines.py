@@ -12,7 +12,7 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from router.errors import body_missing
+from router.errors import HEAD_TIMEOUT, body_missing
 from router.session import CONNECT, HEAD, RELAY, WAIT, Session
 from router.uwsgi import printable
 
@@ -57,7 +57,7 @@ def judge(engine: Engine, session: Session, age: int) -> None:
     if session.state == HEAD:
         if age > engine.limits.head:
             have = len(session.partial or b"")
-            engine.refuse(session, "head timeout", f"head not complete after {age - 1} s, {have} bytes came")
+            engine.refuse(session, HEAD_TIMEOUT, f"head not complete after {age - 1} s, {have} bytes came")
     elif session.state not in (CONNECT, RELAY, WAIT):
         return  # a detour is short, or ends by itself
     elif 0 < engine.limits.session < engine.tick - session.began:

@@ -30,12 +30,13 @@ MAX_PAGE = 16_384  # bytes of an own page: what the least send buffer takes at o
 RESET = pack("ii", 1, 0)  # as SO_LINGER: closing sends no FIN
 RETRY_AFTER = 5  # seconds; a node that restarts announces itself within about so long
 
+HEAD_TIMEOUT = "head timeout"
 # By the kind as which the engine counts it; what is not here has not come to a node, and is a 503.
 BY_KIND = {
     "HTTP": 400,
     "invalid packet": 400,
     "no key": 400,
-    "head timeout": 400,
+    HEAD_TIMEOUT: 400,
     "unanswered": 502,
     "retry budget": 502,
     "internal error": 502,
@@ -58,12 +59,15 @@ class Errors:
         self.by_kind[UNKNOWN] = 503
 
     def send(self, session: Session, kind: str, seen: bool) -> bool:
-        """Send the page for `kind`; `seen`: a node took the request. True where the client may have more to send."""
+        """Send the page for `kind`; `seen`: a node took the request. True where the client may have more to send.
+
+        One that has not sent its head in all its time is not waited for: it may be one of many that mean to hold us.
+        """
         head = session.head or bytes(session.partial or b"")
         whole, headers = self.response(self.status(kind, seen), kind)
         with suppress(OSError):  # it has left
             session.client.send(headers if is_head(head, session.size) else whole, MSG_DONTWAIT)
-        return session.client_ready or not is_whole(session)
+        return kind != HEAD_TIMEOUT and (session.client_ready or not is_whole(session))
 
     def status(self, kind: str, seen: bool) -> int:
         status = self.by_kind.get(kind, 503)

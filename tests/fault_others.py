@@ -242,7 +242,7 @@ def restarted(scene: Scene) -> str:
     scene.begin(state_file=state)
     scene.node(answer(HELLO))
     before = scene.gets(2)
-    wait_for(lambda: scene.fastrouter or state.exists(), "the state to be written")
+    wait_for(lambda: scene.fastrouter or (state.exists() and b"foo.com" in state.read_bytes()), "the state")
     scene.router.kill()
     scene.start_again(state_file=state)
     return f"{before}, then {scene.gets(4)}"
