@@ -55,7 +55,7 @@ def loris(scene: Scene) -> str:
     return "is served for as long as it likes"
 
 
-@fault(CLIENT, "sends nothing", theirs="1 nothing", ours="1 nothing")
+@fault(CLIENT, "sends nothing", theirs="1 nothing", ours="1 400")
 def silent(scene: Scene) -> str:
     scene.with_nodes(good=1)
     with connect(scene.router.address, PATIENCE) as client:
@@ -63,25 +63,25 @@ def silent(scene: Scene) -> str:
         return told([ending(client)])
 
 
-@fault(CLIENT, "sends a packet that is none", theirs="2 nothing", ours="2 nothing")
+@fault(CLIENT, "sends a packet that is none", theirs="2 nothing", ours="2 400")
 def malformed(scene: Scene) -> str:
     scene.with_nodes(good=1)
     return scene.gets(2, struct.pack("<BHB", 0, 8, 0) + b"\xff" * 8)
 
 
-@fault(CLIENT, "speaks HTTP to the uwsgi port", theirs="2 nothing", ours="2 nothing")
+@fault(CLIENT, "speaks HTTP to the uwsgi port", theirs="2 nothing", ours="2 400")
 def http(scene: Scene) -> str:
     scene.with_nodes(good=1)
     return scene.gets(2, b"GET / HTTP/1.1\r\nHost: foo.com\r\n\r\n")
 
 
-@fault(CLIENT, "sends no key", theirs="2 nothing", ours="2 nothing")
+@fault(CLIENT, "sends no key", theirs="2 nothing", ours="2 400")
 def no_key(scene: Scene) -> str:
     scene.with_nodes(good=1)
     return scene.gets(2, packet([("REQUEST_METHOD", "GET")]))
 
 
-@fault(CLIENT, "asks for a key that nobody serves", theirs="2 nothing", ours="2 nothing")
+@fault(CLIENT, "asks for a key that nobody serves", theirs="2 nothing", ours="2 404")
 def unknown(scene: Scene) -> str:
     scene.with_nodes(good=1)
     return scene.gets(2, request("nobody.com"))
@@ -93,9 +93,7 @@ def huge_request(scene: Scene) -> str:
     return scene.gets(2, request("foo.com", HTTP_COOKIE="c" * 60_000))
 
 
-@fault(
-    CLIENT, "does not read its answer of 8 MB for longer than the time limit", theirs="1 cut short", ours="1 cut short"
-)
+@fault(CLIENT, "does not read its answer of 8 MB for longer than the time limit", theirs="1 cut short", ours="1 reset")
 def unread(scene: Scene) -> str:
     scene.with_nodes(answer(HELLO + b"b" * 8_000_000), good=0)
     with connect(scene.router.address) as client:
@@ -202,7 +200,7 @@ def paused(scene: Scene) -> str:
     PROCESS,
     "the configuration is read again (SIGHUP)",
     theirs="2 answered, then 4 nothing",
-    ours="2 answered, then 4 nothing",
+    ours="2 answered, then 4 answered",
 )
 def reloaded(scene: Scene) -> str:
     # pyuwsgi would execute the interpreter again, whose first word is its own script.
@@ -236,7 +234,12 @@ def no_descriptors(scene: Scene) -> str:
         return told(scene.outcome(patience=25) for _ in range(2))
 
 
-@fault(PROCESS, "everything is killed (SIGKILL) and started again", theirs="?", ours="?")
+@fault(
+    PROCESS,
+    "everything is killed (SIGKILL) and started again",
+    theirs="2 answered, then 4 nothing",
+    ours="2 answered, then 4 answered",
+)
 def restarted(scene: Scene) -> str:
     state = scene.folder / "state"
     scene.begin(state_file=state)
