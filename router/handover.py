@@ -16,6 +16,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
+import gevent
 import gevent.subprocess
 
 from router.logs import log
@@ -24,6 +25,7 @@ from router.uwsgi import printable
 VARIABLE = "GFROUTER_HANDOVER"
 CHECK = "--check"
 CHECK_WAIT = 30.0  # seconds; a start takes a tenth of one, on a machine that has something else to do ten times that
+HEAR = 0.001  # seconds in which the loop hears of the signals that have come
 HELD_BACK = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -56,6 +58,8 @@ class Estate:
     held: list[Held] = field(default_factory=list)
     routers: list[Old] = field(default_factory=list)
     state: object = None
+    spoken: list[str] = field(default_factory=list)  # the sources for which nobody waits any more
+    again: bool = False  # a signal has come since the configuration was checked
     resumed: bool = False  # false at the first start
 
     def take(self, address: str, kind: int) -> socket.socket | None:
@@ -93,6 +97,8 @@ def inherited(environ: MutableMapping[str, str], pid: int) -> Estate:
             [Held(**each) for each in record["held"]],
             [Old(**each) for each in record["routers"]],
             record["state"],
+            record["spoken"],
+            record["again"],
             resumed=True,
         )
         for fd in estate.descriptors():
@@ -126,21 +132,24 @@ def why_not() -> str:
 
 
 def execute(estate: Estate) -> None:
-    """Become the new start, which inherits `estate`. Returns only where that cannot be done, having said why."""
-    with signals_held_back():
-        memory = os.memfd_create("gfrouter-handover", 0)
-        try:
-            held, routers = map(asdict, estate.held), map(asdict, estate.routers)
-            record = {"pid": os.getpid(), "held": [*held], "routers": [*routers], "state": estate.state}
-            with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
-                file.write(json.dumps(record))
-            os.lseek(memory, 0, os.SEEK_SET)
-            _set_inheritable(estate.descriptors(), True)
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
-        except OSError as error:
-            log.error("cannot start anew, going on as before: %s", error)
-            os.close(memory)
-            _set_inheritable(estate.descriptors(), False)
+    """Become the new start, which inherits `estate`. Returns only where that cannot be done, having said why.
+
+    Called with signals held back.
+    """
+    memory = os.memfd_create("gfrouter-handover", 0)
+    try:
+        held, routers = map(asdict, estate.held), map(asdict, estate.routers)
+        left = {"held": [*held], "routers": [*routers], "state": estate.state}
+        left |= {"spoken": estate.spoken, "again": estate.again}
+        with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
+            file.write(json.dumps({"pid": os.getpid(), **left}))
+        os.lseek(memory, 0, os.SEEK_SET)
+        _set_inheritable(estate.descriptors(), True)
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
+    except OSError as error:
+        log.error("cannot start anew, going on as before: %s", error)
+        os.close(memory)
+        _set_inheritable(estate.descriptors(), False)
 
 
 def _set_inheritable(descriptors: Sequence[int], value: bool) -> None:
@@ -150,9 +159,13 @@ def _set_inheritable(descriptors: Sequence[int], value: bool) -> None:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """What comes meanwhile comes afterwards; over an exec, to the new start, which calls `let_signals_through`."""
+    """What comes meanwhile comes afterwards; over an exec, to the new start, which calls `let_signals_through`.
+
+    What came before has been heard when this begins.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
+        gevent.sleep(HEAR)
         yield
     finally:
         let_signals_through()

@@ -15,6 +15,7 @@ word is all that counts. What belongs to a source that is configured no more is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -81,7 +82,6 @@ def save(table: Table, sources: Iterable[Remembering], *, now: float, wall: floa
 
 def save_source(one: Remembering) -> Saved:
     """What one source has said, and what it keeps from one start to the next."""
-    remember: Callable[[], Any] | None = getattr(one.source, "remember", None)
     return {
         "heard": one.heard_at(),
         "pools": {
@@ -89,8 +89,20 @@ def save_source(one: Remembering) -> Saved:
             for key, nodes in one.feed.remembered().items()
             if key not in RESERVED
         },
-        "memory": remember() if remember else None,
+        "memory": _memory(one),
     }
+
+
+def _memory(one: Remembering) -> Any:
+    """What the source keeps; nothing where it has a fault, or no JSON, which must not cost what the others keep."""
+    remember: Callable[[], Any] | None = getattr(one.source, "remember", None)
+    try:
+        memory = remember() if remember else None
+        json.dumps(memory)
+    except Exception as error:
+        one.feed.reject("bad memory", f"remember: {error!r}")
+        return None
+    return memory
 
 
 def restore(saved: object, table: Table, sources: Sequence[Remembering], *, now: float, wall: float) -> Restored:
@@ -161,7 +173,10 @@ def _restore_source(saved: object, one: Remembering, result: Restored) -> None:
     result.keys += len(one.feed.slices)
     result.nodes += one.feed.size
     if recall := getattr(one.source, "recall", None):
-        recall(one.feed.slices, saved.get("memory"))
+        try:
+            recall(one.feed.slices, saved.get("memory"))
+        except Exception as error:
+            one.feed.reject("bad memory", f"recall: {error!r}")
 
 
 def _restore_names(names: Mapping[str, Any], table: Table, result: Restored) -> None:

@@ -29,7 +29,7 @@ from router.endpoint import LIVE, OUT, Endpoint
 from router.errors import own_pages
 from router.feed import Feed
 from router.fleet import Fleet
-from router.handover import Estate, Held, Old, execute, let_signals_through, why_not
+from router.handover import Estate, Held, Old, execute, let_signals_through, signals_held_back, why_not
 from router.listened import Listened
 from router.logs import log, log_change
 from router.options import Options
@@ -175,6 +175,8 @@ class Supervisor:
             gevent.sleep(READY_LOOK)
         notify.ready()
         self.predecessors.stop(self.options.drain_timeout)
+        if self.estate.again:
+            self.reload.set()
         while True:
             self.reload.wait()
             self.reload.clear()
@@ -193,19 +195,24 @@ class Supervisor:
     def start_anew(self) -> None:
         """Execute gfrouter in our place, if it would start. While stopping already, there is nothing more to do."""
         log.info("starting anew, when the configuration is checked")
-        reason = why_not()
-        if self.stopping.is_set():
-            return
-        if reason:
+        if (reason := why_not()) and not self.stopping.is_set():
             log.error("not starting anew, going on as before: %s", reason)
             return
-        notify.reloading()
-        self.watchdog.stop()
+        with signals_held_back():
+            if self.stopping.is_set():
+                return
+            notify.reloading()
+            self.watchdog.stop()
+            execute(self.estate_left())
+            self.watchdog.start()
+            notify.ready()
+
+    def estate_left(self) -> Estate:
         routers = [Old(one.pid, one.pair.fileno(), midway=one.sending_since is not None) for one in self.fleet.routers]
         state = save(self.table, self.sources, now=monotonic(), wall=time())
-        execute(Estate([*self.held], [*routers, *self.predecessors.bequests()], state))
-        self.watchdog.start()
-        notify.ready()
+        waited_for = self.waited_for() if self.warming_left() else []
+        spoken = [one.name for one in self.sources if one not in waited_for]
+        return Estate([*self.held], [*routers, *self.predecessors.bequests()], state, spoken, self.reload.is_set())
 
     def kill_routers(self) -> None:
         self.predecessors.kill()
@@ -245,11 +252,15 @@ class Supervisor:
 
     def warming_left(self) -> float:
         """Seconds for which a request for an unknown key may still wait for a source to name it."""
-        return 0.0 if all(source.feed.spoken for source in self.sources) else max(0.0, self.warm_at - monotonic())
+        return max(0.0, self.warm_at - monotonic()) if self.waited_for() else 0.0
+
+    def waited_for(self) -> list[Watched]:
+        """The sources that have not given all that they can see, and for which the start before waited, too."""
+        return [one for one in self.sources if not one.feed.spoken and one.name not in self.estate.spoken]
 
     def say_who_is_waited_for(self) -> None:
         if self.warming_left():
-            names = ", ".join(source.name for source in self.sources if not source.feed.spoken)
+            names = ", ".join(source.name for source in self.waited_for())
             log.info("warming: requests for unknown keys wait for %s, up to %d s", names, self.options.warm_timeout)
 
     def on_spoken(self, _feed: Feed) -> None:

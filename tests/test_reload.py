@@ -6,13 +6,16 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clients import announce, ask, request
+from router.operate import drain
 from scripted import HELLO, NodeConnection, ScriptedNode, answer, wait_for
 from servers import Process, Router, free_address, router_command
 from test_supervisor import children
@@ -48,7 +51,7 @@ def load(addresses: list[str], clients: int) -> Iterator[list[object]]:
             done[number] += 1
             if got != HELLO:
                 failed.append(got)
-            over.wait(0.02)
+            over.wait(0.1)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -81,6 +84,8 @@ def announcing(server: str, key: str, address: str) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("cheap", "reloads", "upgrades"), [(False, 20, 5), (True, 2, 1)])
 def test_no_get_fails(tmp_path: Path, cheap: bool, reloads: int, upgrades: int) -> None:
     tcp, unix = free_address(), str(tmp_path / "router.sock")
@@ -127,6 +132,7 @@ def test_what_is_configured_now_takes_effect(tmp_path: Path) -> None:
     ini = tmp_path / "router.ini"
     with ScriptedNode(answer(HELLO)) as node:
         common = f"[gfrouter]\nsubscription-server = {server}\nstats = {stats}\nto = {node.address}\nlisten = {first}\n"
+        common += "warm-timeout = 0\n"
         ini.write_text(common)
         with Router(ini=ini, address=first, subscriptions=server, stats_address=stats) as router:
             ini.write_text(common + f"listen = {second}\nprocesses = 2\n")
@@ -141,6 +147,39 @@ def test_what_is_configured_now_takes_effect(tmp_path: Path) -> None:
             with pytest.raises(ConnectionRefusedError):
                 ask(first, GET)
             assert ask(second, GET) != HELLO
+
+
+@pytest.mark.slow
+def test_all_that_is_known_goes_over_also_where_two_signals_come_at_once() -> None:
+    admin = free_address()
+    options: dict[str, Any] = {"admin": admin, "processes": 2, "warm_timeout": 1}
+    with ScriptedNode(answer(HELLO)) as node, ScriptedNode() as drained, Router(**options) as router:
+        for one in (node, drained):
+            announce(router.subscriptions, "foo.com", one.address)
+        router.wait_for_nodes("foo.com", 2)
+        assert drain([drained.address, "--admin", admin]) == 0
+        router.wait_line("warming ended")
+        before = starts(router)
+        for _ in range(2):
+            router.send_signal(signal.SIGHUP)
+            router.send_signal(signal.SIGUSR2)
+            wait_for(lambda: "starting anew" in router.lines[-1] or starts(router) > before, "the new start to begin")
+        wait_for(lambda: starts(router) >= before + 2 and len(children(router.pid)) == 2, "the second start", 30)
+        assert [ask(router.address, GET) for _ in range(10)] == [HELLO] * 10
+        assert not drained.connections
+        assert not any("new node" in line for line in router.lines[-10:]), "nobody announces anything"
+        assert sum(line.startswith("warming: ") for line in router.lines) == 1, "that was over"
+
+
+@pytest.mark.slow
+def test_a_stop_that_comes_with_it_is_a_stop() -> None:
+    for pause in (0, 0.5, 1.0):
+        with Router() as router:
+            router.send_signal(signal.SIGHUP)
+            time.sleep(pause)
+            router.send_signal(signal.SIGTERM)
+            assert router.wait(30) == 0
+            assert children(router.pid) == {}
 
 
 @pytest.mark.slow

@@ -269,3 +269,22 @@ def test_what_the_limits_leave_no_room_for_is_rejected_as_ever() -> None:
     after = One("consul", max_nodes=1)
     result = after.restore(before.save())
     assert (result.nodes, dict(after.feeds[0].rejected)) == (1, {"too many nodes": 1})
+
+
+def test_a_source_with_a_fault_costs_no_other_what_it_keeps(caplog: pytest.LogCaptureFixture) -> None:
+    def fault(*arguments: object) -> None:
+        raise RuntimeError("ours")
+
+    before = One("consul", "etcd", "file")
+    for feed in before.feeds:
+        feed.replace({"foo.com": [Node("10.0.0.1:3031")]})
+    before.sources[0].source.remember = fault  # type: ignore[attr-defined]
+    before.sources[1].source.memory = {1, 2}  # type: ignore[attr-defined]
+    after = One("consul", "etcd", "file")
+    after.sources[2].source.recall = fault  # type: ignore[attr-defined]
+    assert after.restore(before.save()).nodes == 3
+    assert caplog.messages == [
+        "consul: dropped, bad memory: remember: RuntimeError('ours')",
+        "etcd: dropped, bad memory: remember: TypeError('Object of type set is not JSON serializable')",
+        "file: dropped, bad memory: recall: RuntimeError('ours')",
+    ]
