@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -165,15 +166,119 @@ def test_a_trial_that_is_not_answered_ejects_at_once_and_for_longer() -> None:
     assert judged.out_for() == 75
 
 
-def test_what_the_operator_or_a_check_put_out_stays_so_whatever_its_requests_do() -> None:
+def test_what_a_check_put_out_stays_so_whatever_its_requests_do() -> None:
     judged = Judged()
     endpoint = judged.member().endpoint
-    judged.table.fail(endpoint, judged.now + 30, Cause.CHECK)
-    judged.wait(30)
-    judged.health.answered(*judged.asked())
-    assert endpoint.state == TRYING
+    judged.unanswered(5)
+    judged.wait(40)
+    trial = judged.asked()
+    judged.table.fail(endpoint, inf, Cause.CHECK, times=0)
+    judged.health.answered(*trial)
+    judged.health.refused(*trial)
     judged.table.fail(endpoint, judged.now + 30, Cause.EJECTED)
-    assert endpoint.cause == Cause.CHECK
+    judged.wait(1e9)
+    assert (endpoint.state, endpoint.cause, endpoint.out_until) == (OUT, Cause.CHECK, inf)
+
+
+def test_no_answer_ends_an_operators_ejection_before_its_time() -> None:
+    judged = Judged()
+    endpoint = judged.member().endpoint
+    judged.unanswered(5)
+    judged.wait(40)
+    trial = judged.asked()
+    judged.table.fail(endpoint, judged.now + 60, Cause.EJECTED, times=0)
+    judged.health.answered(*trial)
+    judged.health.answered(*judged.asked())  # the last resort, as a fallback node is
+    judged.wait(59)
+    assert (endpoint.state, endpoint.cause) == (OUT, Cause.EJECTED)
+    judged.wait(1)
+    judged.health.answered(*judged.asked())
+    assert endpoint.state == LIVE
+
+
+def test_after_an_ejection_a_node_that_refuses_is_out_for_that_and_its_announcement_brings_it_back() -> None:
+    judged = Judged()
+    endpoint = judged.member().endpoint
+    judged.table.fail(endpoint, judged.now + 60, Cause.EJECTED, times=0)
+    judged.wait(60)
+    judged.health.refused(*judged.asked())
+    assert (endpoint.cause, judged.out_for()) == (Cause.REFUSED, 30)
+    judged.feed.announce("foo.com", Node(":1"))
+    assert endpoint.state == LIVE
+
+
+def test_a_broken_node_that_refuses_its_trial_is_still_a_broken_one() -> None:
+    judged = Judged()
+    judged.unanswered(5)
+    judged.wait(40)
+    judged.health.refused(*judged.asked())
+    judged.feed.announce("foo.com", Node(":1"))
+    assert (judged.member().endpoint.cause, judged.out_for()) == (Cause.BROKEN, 75)
+
+
+@pytest.mark.parametrize(("until", "cause"), [(inf, Cause.CHECK), (1030.0, Cause.EJECTED)])
+def test_what_checks_and_operators_put_out_makes_no_later_time_longer(until: float, cause: Cause) -> None:
+    judged = Judged()
+    judged.table.fail(judged.member().endpoint, until, cause, times=0)
+    judged.table.restore(judged.member().endpoint)
+    judged.health.refused(*judged.asked())
+    assert judged.out_for() == 30
+
+
+def test_who_is_back_is_counted_from_zero_though_others_have_tried_it() -> None:
+    judged = Judged()
+    judged.unanswered(4)
+    judged.table.fail(judged.member().endpoint, judged.now + 30, Cause.BROKEN)  # another router's word
+    judged.table.restore(judged.member().endpoint)
+    judged.unanswered(4)
+    assert judged.member().endpoint.state == LIVE
+
+
+def test_one_request_at_a_time_tries_a_node_and_none_of_before_speaks_for_it() -> None:
+    judged = Judged()
+    endpoint = judged.member().endpoint
+    judged.unanswered(5)
+    judged.wait(40)
+    first = judged.asked()
+    judged.table.release_trial(endpoint)  # its client left
+    second = judged.asked()
+    judged.health.unanswered(*first)
+    assert (endpoint.state, endpoint.trier) == (TRYING, second[0])
+    judged.health.unanswered(*second)
+    assert (endpoint.state, endpoint.times) == (OUT, 2)
+    judged.health.unanswered(*second)
+    assert endpoint.times == 2
+
+
+def test_drained_nodes_take_no_part_in_the_share() -> None:
+    judged = Judged(nodes=4)
+    judged.table.drain(((":3", ":4"), ()))
+    judged.unanswered(5, ":1")
+    judged.unanswered(50, ":2")
+    states = [member.endpoint.state for member in judged.pool.members.values()]
+    assert states == [OUT, LIVE, LIVE, LIVE]
+    alone = Judged(max_ejected=100)
+    alone.table.drain(((":2",), ()))
+    alone.unanswered(50)
+    assert alone.member().endpoint.state == LIVE, "it is the last one that is asked"
+
+
+def test_the_share_of_each_of_its_pools_counts_and_of_no_other() -> None:
+    judged = Judged(nodes=4)
+    judged.feed.set("bar.com", [Node(":1"), Node(":5"), Node(":6")])
+    judged.table.fail(judged.table.endpoints[":5"], judged.now + 30)
+    judged.unanswered(50, ":1")
+    assert judged.member(":1").endpoint.state == LIVE, "two of bar.com's three would be out"
+    judged.unanswered(5, ":2")
+    assert judged.member(":2").endpoint.state == OUT
+
+
+def test_where_the_others_are_drained_who_refused_is_tried_each_second() -> None:
+    judged = Judged()
+    judged.table.drain(((":2",), ()))
+    judged.health.refused(*judged.asked())
+    judged.wait(1)
+    assert judged.member().endpoint.state == TRIAL
 
 
 def test_a_dead_pools_nodes_are_tried_each_second_which_makes_no_time_longer(caplog: pytest.LogCaptureFixture) -> None:
@@ -286,6 +391,14 @@ def test_a_node_that_breaks_off_is_ejected_and_the_supervisor_told(script: Any, 
         assert len(broken.connections) == 5
         line = f"[uwsgi-fastrouter] foo.com => ejecting {broken.address} (5 requests in a row unanswered)"
         assert [one for one in router.log if "ejecting" in one] == [line]
+
+
+def test_who_breaks_off_a_body_that_has_not_come_is_not_to_blame(tmp_path: Path) -> None:
+    with ScriptedNode(close_after_head) as node, two_nodes(node, tmp_path / "log") as router:
+        for _ in range(12):
+            ask(router.address, POST)
+        router.wait_idle()
+        assert len(node.connections) == 6 and not any("ejecting" in line for line in router.log)
 
 
 def test_a_node_that_hangs_is_ejected_but_not_for_a_client_that_sends_no_body(tmp_path: Path) -> None:
