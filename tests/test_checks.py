@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -200,6 +201,18 @@ def test_who_leaves_is_forgotten_even_while_it_is_asked() -> None:
     assert scene.checks.known == {}
     scene.feed.set("foo.com", [Node(":1")])
     assert scene.check(Bad("x"), 3)[0] == LIVE, "the first turn finds it, and two checks are no three"
+
+
+@pytest.mark.parametrize("interval", [1, 7])
+def test_each_is_asked_as_often_as_it_should_be(interval: int) -> None:
+    scene = Scene()
+    scene.checks.options = replace(scene.checks.options, health_interval=interval)
+    scene.checks.known.clear()
+    for _ in range(interval * 20):
+        scene.now += checks.LOOK_EVERY
+        scene.checks.turn()
+        scene.checks.pool.join()
+    assert 18 <= scene.asked <= 22
 
 
 def test_each_is_asked_once_an_interval_and_not_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

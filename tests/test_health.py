@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients import ask, read_to_end, request
+from clients import announce, ask, read_to_end, request
 from one_router import OneRouter, health, refused_address
 from router.balance import in_turn
 from router.endpoint import LIVE, OUT, TRIAL, TRYING, Cause
@@ -35,6 +36,7 @@ from scripted import (
     reset_after_head,
     wait_for,
 )
+from servers import Router, Worker
 
 GET = request("foo.com")
 POST = request("foo.com", "/", "POST", 5)  # goes to one node only
@@ -402,20 +404,25 @@ def test_who_breaks_off_a_body_that_has_not_come_is_not_to_blame(tmp_path: Path)
 
 
 def test_a_node_that_hangs_is_ejected_but_not_for_a_client_that_sends_no_body(tmp_path: Path) -> None:
-    with ScriptedNode(hang) as broken, two_nodes(broken, tmp_path / "log", timeout=1, max_fails=2) as router:
-        for expected, data in ((0, POST), (1, GET)):
-            with ExitStack() as stack:
-                clients = [stack.enter_context(connect(router.address)) for _ in range(4)]
-                for client in clients:
-                    client.sendall(data)
-                for client in clients:
-                    read_to_end(client)
-            assert sum("ejecting" in line for line in router.log) == expected
+    with ExitStack() as stack:
+        blamed, innocent = (stack.enter_context(ScriptedNode(hang)) for _ in range(2))
+        router = stack.enter_context(two_nodes(blamed, tmp_path / "log", timeout=1, max_fails=2))
+        good = stack.enter_context(ScriptedNode())
+        router.set("bar.com", [Node(innocent.address), Node(good.address)])
+        clients = [stack.enter_context(connect(router.address)) for _ in range(8)]
+        for index, client in enumerate(clients):
+            client.sendall(GET if index % 2 else request("bar.com", "/", "POST", 5))
+        for client in clients:
+            read_to_end(client)
+        assert (len(blamed.connections), len(innocent.connections)) == (2, 2)
+        (line,) = [line for line in router.log if "ejecting" in line]
+        assert blamed.address in line
 
 
 def test_an_ejected_node_is_tried_by_one_request_until_its_first_byte(tmp_path: Path) -> None:
     with ScriptedNode(hang, answer(HELLO)) as node, two_nodes(node, tmp_path / "log") as router:
         router.tell(out=[health(node.address, 0, Cause.BROKEN)])
+        router.counts()  # it knows now
         with ExitStack() as stack:
             clients: list[socket.socket] = []
 
@@ -455,16 +462,48 @@ def test_a_service_that_restarts_without_a_word_is_back_within_a_moment() -> Non
 
 
 def test_a_thousand_slow_but_good_requests_eject_nobody(tmp_path: Path) -> None:
+    """Beside them, clients that leave and bodies that do not come."""
+
     def slow(connection: NodeConnection) -> None:
-        connection.stopped.wait(0.3)
+        connection.stopped.wait(0.5)
         answer(HELLO)(connection)
 
-    with ScriptedNode(slow) as node, two_nodes(node, tmp_path / "log") as router:
-        for _ in range(10):
+    log = tmp_path / "log"
+    with ScriptedNode(slow) as node, ScriptedNode(slow) as other, OneRouter(log=log, max_fails=1) as router:
+        router.table({"foo.com": [Node(node.address), Node(other.address)]})
+        for _ in range(4):
             with ExitStack() as stack:
-                clients = [stack.enter_context(connect(router.address)) for _ in range(100)]
+                clients = [stack.enter_context(connect(router.address)) for _ in range(250)]
                 for client in clients:
                     client.sendall(GET)
+                for data in [GET, POST] * 5:
+                    with connect(router.address) as leaver:
+                        leaver.sendall(data)
                 assert {read_to_end(client) for client in clients} == {HELLO}
-        router.wait_idle()
+        counts = router.wait_idle()
+        assert counts["complaints"] == {} and len(node.connections) + len(other.connections) >= 1000
         assert router.log == [] and not any("out" in message for message in router.messages)
+
+
+@pytest.mark.slow
+def test_a_frozen_uwsgi_is_out_whatever_is_announced_for_it_and_back_when_it_answers() -> None:
+    with Router(subscription_tolerance=600, timeout=1, max_fails=2, gracetime=3) as router:
+        subscriptions = router.subscriptions
+        with Worker(subscriptions, name="frozen") as frozen, Worker(subscriptions, name="well") as well:
+            router.wait_for_nodes("foo.com", 2)
+
+            def answered() -> list[bytes]:
+                return [ask(router.address, GET) for _ in range(4)]
+
+            frozen.send_signal_to_all(signal.SIGSTOP)
+            with ExitStack() as stack:
+                for client in [stack.enter_context(connect(router.address)) for _ in range(6)]:
+                    client.sendall(GET)
+                router.wait_line(f"ejecting {frozen.address} ", 20)
+            announce(subscriptions, "foo.com", frozen.address)
+            router.settle()
+            assert [*router.nodes("foo.com")] == [well.address]
+            assert all(answered()), "asked on trial it may be, but not by these"
+            frozen.send_signal_to_all(signal.SIGCONT)
+            wait_for(lambda: answered() and len(router.nodes("foo.com")) == 2, "it to be back", timeout=30)
+            assert any(b"frozen" in text for text in answered())
