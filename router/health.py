@@ -120,7 +120,6 @@ class Health:
 
     def _put_out(self, endpoint: Endpoint, cause: Cause) -> None:
         now = self.clock()
-        endpoint.broken = 0
         if endpoint.state == LIVE:
             times = 1 if now > endpoint.out_until + CALM else endpoint.times + 1
         elif now < endpoint.out_until:  # tried before its time, which costs it nothing

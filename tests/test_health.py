@@ -275,6 +275,14 @@ def test_the_share_of_each_of_its_pools_counts_and_of_no_other() -> None:
     assert judged.member(":2").endpoint.state == OUT
 
 
+def test_a_broken_node_is_not_tried_before_its_time_though_the_others_are_out_too() -> None:
+    judged = Judged()
+    judged.unanswered(5, ":1")
+    judged.health.refused(*judged.asked(":2"))
+    judged.wait(1)
+    assert [member.endpoint.state for member in judged.pool.members.values()] == [OUT, TRIAL]
+
+
 def test_where_the_others_are_drained_who_refused_is_tried_each_second() -> None:
     judged = Judged()
     judged.table.drain(((":2",), ()))
@@ -308,6 +316,7 @@ def test_in_cheap_mode_or_where_others_live_nobody_is_tried_before_its_time(chea
 
 def test_slow_start_grows_from_a_tenth_to_all_of_the_weight() -> None:
     judged = Judged(slow_start=10)
+    assert judged.pool.pick(judged.pool)  # so a ring is laid
     judged.health.start_slowly([judged.member(":1")])
     shares = []
     for _ in range(4):
