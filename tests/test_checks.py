@@ -154,8 +154,8 @@ def test_some_bad_ones_in_a_row_put_a_node_out_and_some_good_ones_bring_it_back(
 def test_an_operators_ejection_outlasts_checks_that_go_well_again() -> None:
     scene = Scene()
     scene.check(Bad("x"), 3)
-    eject(scene.table, [":1"], 100, scene.now)
-    until = scene.now + 100
+    eject(scene.table, [":1"], 1000, scene.now)
+    until = scene.now + 1000
     assert scene.why() == (OUT, Cause.CHECK, 0)
     assert scene.check(None, 2) == (OUT, until)
     assert scene.why() == (OUT, Cause.EJECTED, 0)
@@ -184,7 +184,7 @@ def test_who_leaves_before_its_turn_is_not_asked_and_who_cannot_be_asked_is_left
 
 def test_good_checks_bring_nobody_back_who_is_out_for_another_reason() -> None:
     scene = Scene()
-    scene.table.fail(scene.table.endpoints[":1"], 1e9, Cause.EJECTED)
+    scene.table.fail(scene.table.endpoints[":1"], 1e9, Cause.BROKEN)
     assert scene.check(None, 3) == (OUT, 1e9)
 
 
