@@ -28,7 +28,7 @@ from router.logs import Complaints
 from router.options import Options
 from router.static import RESERVED
 from router.table import Table
-from router.uwsgi import build, printable
+from router.uwsgi import PacketError, build, printable
 
 CHECKS = 64  # under way; a thousand nodes that hang are asked within 32 s all the same
 LOOK_EVERY = 1.0  # seconds between two looks at who is due
@@ -56,7 +56,9 @@ class Checked:
 
 
 class Checks:
-    """The checks of all endpoints of `table`, as `options` want them. `ask` raises OSError, Bad or gevent.Timeout."""
+    """The checks of all endpoints of `table`, as `options` want them. `ask` raises OSError, Bad, gevent.Timeout, or
+    PacketError where there is no way to ask.
+    """
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Checks:
 
     def turn(self) -> None:
         """Begin the checks that are due, waiting while too many are under way; forget who has left."""
-        now = self.clock()
+        now = self.clock() + LOOK_EVERY / 2  # rather too early by half a look than too late by a whole one
         endpoints = self.table.endpoints
         self.known = {
             address: checked for address, checked in self.known.items() if endpoints.get(address) is checked.endpoint
@@ -102,6 +104,8 @@ class Checks:
 
     def check(self, checked: Checked) -> None:
         """One check, and what follows from it."""
+        if not checked.endpoint.members:
+            return  # it has left since its turn came
         trouble: str | None = ""
         try:
             with gevent.Timeout(self.options.health_timeout):
@@ -110,6 +114,9 @@ class Checks:
             trouble = f"no answer within {self.options.health_timeout} s"
         except Bad as error:
             trouble = str(error)
+        except PacketError as error:
+            trouble = None
+            self.complaints.count("check", f"node {printable(checked.endpoint.address)} cannot be asked: {error}")
         except OSError as error:
             trouble = None if error.errno in OURS else error.strerror or type(error).__name__
         checked.due = self.clock() + self.options.health_interval * (1 - JITTER + 2 * JITTER * random())
@@ -123,9 +130,12 @@ class Checks:
         checked.good, checked.bad = (0, checked.bad + 1) if trouble else (checked.good + 1, 0)
         name = printable(endpoint.address)
         if not is_out and checked.bad >= options.health_fall:
-            self.table.fail(endpoint, inf, Cause.CHECK)
+            self.table.fail(endpoint, inf, Cause.CHECK, times=0)
             self.complaints.count("check", f"node {name} is out, its checks fail: {printable(trouble)}")
         elif is_out and checked.good >= options.health_rise:
+            if endpoint.ejected_until > self.clock():
+                self.table.fail(endpoint, endpoint.ejected_until, Cause.EJECTED, times=0, firm=True)
+                return
             self.table.restore(endpoint, Cause.CHECK)
             self.complaints.count("check", f"node {name} is in turn again, its checks go well")
 
@@ -153,8 +163,9 @@ class Checks:
             (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
             for name, value in said.items()
         ]
+        packet = build(pairs, member.node.modifier1, member.node.modifier2)
         with connected(endpoint) as sock:
-            send(sock, build(pairs, member.node.modifier1, member.node.modifier2))
+            send(sock, packet)
             head = receive(sock, lambda data: b"\n" in data or len(data) > MOST_HEAD)
         status = STATUS_LINE.match(head)
         if status is None:

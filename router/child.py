@@ -18,9 +18,9 @@ import gevent
 import gevent.event
 import gevent.subprocess
 
-from router.endpoint import OUT, Cause
+from router.endpoint import OUT
 from router.options import Options
-from router.pair import Message, encode, messages, pack_health, pack_node, take_health
+from router.pair import Message, encode, messages, pack_health, pack_node, take_findings
 from router.questions import Questions
 from router.stats import Slot
 from router.table import Change, Table
@@ -237,8 +237,7 @@ class Child:
             self._hear(message)
 
     def _hear(self, message: Message) -> None:
-        # Requests that went well are no cure for who fails the active checks.
-        take_health(self.table, message.get("out", ()), message.get("live", ()), monotonic(), Cause.EJECTED)
+        take_findings(self.table, message.get("out", ()), message.get("live", ()), monotonic())
         for key in message.get("wanted", ()):
             self.questions.ask(key, self.note_unknown)
         self.beaten = message.get("beaten", self.beaten)

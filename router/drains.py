@@ -73,15 +73,17 @@ def eject(table: Table, words: Iterable[str], seconds: float, now: float) -> lis
         end_ejection(table, word)  # or the routers would not hear of the new time
         for address in table.targets(word):
             if endpoint := table.endpoints.get(address):
-                table.fail(endpoint, now + seconds, Cause.EJECTED)
+                table.fail(endpoint, now + seconds, Cause.EJECTED, times=0)
         log.info("%s %s is ejected for %g s", kind, printable(word), seconds)
     return things
 
 
 def end_ejection(table: Table, address: str) -> bool:
     """Bring back who is out as an operator said so, and for nothing else. True where there is anybody."""
-    endpoints = [table.endpoints.get(target) for target in table.targets(address)]
-    ejected = [one for one in endpoints if one and one.state != LIVE and one.cause == Cause.EJECTED]
+    endpoints = [one for target in table.targets(address) if (one := table.endpoints.get(target))]
+    ejected = [one for one in endpoints if one.state != LIVE and one.cause == Cause.EJECTED]
+    for endpoint in endpoints:
+        endpoint.ejected_until = 0.0
     for endpoint in ejected:
         table.restore(endpoint, Cause.EJECTED)
     return bool(ejected)

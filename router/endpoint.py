@@ -35,8 +35,8 @@ class Endpoint:
     """One address: `family` and `sockaddr` as `socket.connect` wants them, and its state in this process."""
 
     __slots__ = (
-        "address", "broken", "cause", "drained", "failed_at", "family", "in_flight", "members", "out_until",
-        "sockaddr", "state", "times", "trier",
+        "address", "broken", "cause", "drained", "ejected_until", "failed_at", "family", "in_flight", "members",
+        "out_until", "sockaddr", "state", "times", "trier",
     )  # fmt: skip
 
     def __init__(self, address: str, family: int, sockaddr: Any) -> None:
@@ -45,12 +45,13 @@ class Endpoint:
         self.sockaddr = sockaddr
         self.state = LIVE
         self.cause = Cause.REFUSED  # meaningful while not LIVE
-        self.times = 0  # so often it went out since it was LIVE for long
+        self.times = 0  # so often its requests put it out since it was LIVE for long
         self.broken = 0  # requests in a row that it took and did not answer, in this process
         self.drained = False
         self.in_flight = 0
         self.failed_at = 0.0  # unix seconds; meaningful while OUT, in the supervisor alone
         self.out_until = 0.0  # monotonic seconds; while not OUT, when the last such time was to end
+        self.ejected_until = 0.0  # monotonic seconds; by an operator, whatever else it is out for
         self.trier: object = None  # the session that has it on trial, while TRYING
         self.members: set[Member] = set()
 

@@ -88,11 +88,13 @@ class Health:
             self._put_out(endpoint, Cause.BROKEN)
 
     def answered(self, session: Session, member: Member) -> None:
-        """Its first byte came, and it was in doubt. One asked before it went out does not show that it is well now."""
+        """Its first byte came, and it was in doubt. One asked before it went out does not show that it is well now, and
+        none ends an operator's ejection before its time.
+        """
         endpoint = member.endpoint
         endpoint.broken = 0
         if session.probing and endpoint.state != LIVE:
-            self.table.restore(endpoint, Cause.EJECTED)
+            self.table.restore(endpoint, Cause.BROKEN if endpoint.state == OUT else Cause.EJECTED)
             if endpoint.state == LIVE:
                 log.info("[uwsgi-fastrouter] %s => %s answers again", *names(session, member))
 
@@ -108,20 +110,24 @@ class Health:
         self._put_out(endpoint, Cause.BROKEN)
 
     def _is_share_out(self, pool: Pool, endpoint: Endpoint) -> bool:
-        """Whether, without `endpoint` as well, more of the pool would be out than may be; the last one never may."""
-        size = len(pool.members)
-        out = 1 + sum(one.endpoint.state != LIVE for one in pool.members.values() if one.endpoint is not endpoint)
-        return size == 1 or out * 100 > self.max_ejected * size
+        """Whether, without `endpoint` as well, more of the pool would be out than may be; the last one never may. Those
+        that are drained take no part.
+        """
+        others = [one.endpoint for one in pool.members.values() if one.endpoint is not endpoint]
+        states = [other.state for other in others if not other.drained]
+        out = 1 + sum(state != LIVE for state in states)
+        return not states or out * 100 > self.max_ejected * (1 + len(states))
 
     def _put_out(self, endpoint: Endpoint, cause: Cause) -> None:
         now = self.clock()
-        endpoint.broken = 0
         if endpoint.state == LIVE:
             times = 1 if now > endpoint.out_until + CALM else endpoint.times + 1
         elif now < endpoint.out_until:  # tried before its time, which costs it nothing
             return self.table.fail(endpoint, endpoint.out_until, endpoint.cause, endpoint.times)
         else:
-            cause, times = max(cause, endpoint.cause), endpoint.times + 1
+            if endpoint.cause == Cause.BROKEN:  # one that hangs may refuse as well, and announces itself all along
+                cause = Cause.BROKEN
+            times = endpoint.times + 1
         self.table.fail(endpoint, now + self._time_out(cause, times), cause, times)
 
     def _time_out(self, cause: Cause, times: int) -> float:
@@ -141,13 +147,16 @@ class Health:
             self._grow(now)
 
     def _try_dead_pools(self) -> None:
-        """Where all of a pool are out, those that refused are tried each second: one may be back and not say so."""
+        """Where all of a pool are out or drained, those that refused are tried each second: one may be back and not say
+        so.
+        """
         refused = [endpoint for endpoint in self.table.out if endpoint.cause == Cause.REFUSED]
         pools = {member.pool for endpoint in refused for member in endpoint.members}
-        dead = {pool for pool in pools if all(one.endpoint.state == OUT for one in pool.members.values())}
+        members = {pool: [member.endpoint for member in pool.members.values()] for pool in pools}
+        dead = {pool for pool in pools if all(one.state == OUT or one.drained for one in members[pool])}
         for endpoint in refused:
             if any(member.pool in dead for member in endpoint.members):
-                self.table.try_early(endpoint)
+                self.table.begin_trial(endpoint)
 
     # Slow start.
 

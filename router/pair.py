@@ -90,18 +90,30 @@ def pack_health(endpoint: Endpoint, now: float) -> list[Any]:
     return [endpoint.address, endpoint.cause, endpoint.times, endpoint.out_until - now]
 
 
-def take_health(
-    table: Table, out: Iterable[list[Any]], live: Iterable[str], now: float, cure: Cause = Cause.CHECK
-) -> None:
-    """Bring the endpoints of `table` into the state that the other side says they are in; `cure` is what its word that
-    one works is good for.
+def take_health(table: Table, out: Iterable[list[Any]], live: Iterable[str], now: float) -> None:
+    """In a router: bring the endpoints into the state that the supervisor says they are in, whatever was found here.
+    What it has not heard of that yet it will, and then says how they are after all.
     """
     for address, cause, times, seconds in out:
         if endpoint := table.endpoints.get(address):
-            table.fail(endpoint, now + seconds, Cause(cause), times)
+            table.fail(endpoint, now + seconds, Cause(cause), times, firm=True)
     for address in live:
         if endpoint := table.endpoints.get(address):
-            table.restore(endpoint, cure)
+            table.restore(endpoint)
+
+
+def take_findings(table: Table, out: Iterable[list[Any]], live: Iterable[str], now: float) -> None:
+    """In the supervisor: what a router has found. Requests that went well are no cure for who fails the active checks,
+    or has been ejected by an operator since.
+    """
+    for address, cause, times, seconds in out:
+        if endpoint := table.endpoints.get(address):
+            if endpoint.out_until <= now:
+                table.begin_trial(endpoint)  # so this is what it came to
+            table.fail(endpoint, now + seconds, Cause(cause), times)
+    for address in live:
+        if (endpoint := table.endpoints.get(address)) and endpoint.ejected_until <= now:
+            table.restore(endpoint, Cause.EJECTED)
 
 
 def unpack_node(values: list[Any]) -> Node:

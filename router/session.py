@@ -20,6 +20,7 @@ import gevent
 
 from router.budget import Budget
 from router.endpoint import Endpoint
+from router.errors import body_missing
 from router.key import find_key
 from router.lookups import UNKNOWN
 from router.static import FALLBACK, RESERVED, TO
@@ -135,8 +136,11 @@ class Detours:
         gevent.spawn(self._connect_elsewhere, session, member, error)
 
     def unanswered(self, session: Session, member: Member) -> None:
-        """`member` took the request and ended the connection before its first byte."""
-        self.engine.health.unanswered(session, member)
+        """`member` took the request and ended the connection before its first byte. Where some of the body is still to
+        come that may be its client's fault: too big, or not sent in time.
+        """
+        if body_missing(session) <= 0:
+            self.engine.health.unanswered(session, member)
         gevent.spawn(self._ask_elsewhere, session, member)
 
     def unfinished(self, session: Session) -> None:
@@ -240,8 +244,8 @@ class Detours:
         pool = self.engine.pools.get(FALLBACK)
         if pool is None:
             return None
-        failed = (member for member in pool.members.values() if member.endpoint not in session.avoid)
-        return self._of(FALLBACK, session) or next(failed, None)
+        left = (one for one in pool.members.values() if one.endpoint not in session.avoid and not one.endpoint.drained)
+        return self._of(FALLBACK, session) or next(left, None)
 
     def _blame(self, session: Session, member: Member, error: int) -> None:
         """Say so, and mark the endpoint if it was its fault and nobody has done so yet."""

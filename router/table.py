@@ -110,22 +110,33 @@ class Table:
 
     # Health. The only way for an endpoint to change its state, except that the balancer takes one on trial.
 
-    def fail(self, endpoint: Endpoint, out_until: float, cause: Cause = Cause.REFUSED, times: int = 1) -> None:
+    def fail(
+        self,
+        endpoint: Endpoint,
+        out_until: float,
+        cause: Cause = Cause.REFUSED,
+        times: int = 1,
+        *,
+        firm: bool = False,
+    ) -> None:
         """`endpoint` failed, the `times`-th time in a row: out of turn until `out_until` (monotonic seconds), then on
-        trial. Where it is out for a stronger cause, that stays.
+        trial. Where it is out for a stronger cause, that stays, unless this is `firm`.
         """
-        if endpoint.state != LIVE and endpoint.cause > cause:
+        if cause == Cause.EJECTED:
+            endpoint.ejected_until = out_until
+        if endpoint.state == OUT and endpoint.cause > cause and not firm:
             return
-        worse = endpoint.state == OUT and (endpoint.cause, endpoint.times) < (cause, times)
+        news = endpoint.state == OUT and (endpoint.cause, endpoint.times) != (cause, times)
         endpoint.out_until, endpoint.cause, endpoint.times = out_until, cause, times
-        if worse:
+        if news:
             self._tell(endpoint)
         else:
             self._turn(endpoint, OUT)
 
     def restore(self, endpoint: Endpoint, cure: Cause = Cause.CHECK) -> None:
         """`endpoint` works; if it is out for a stronger cause than `cure`, that does not show it."""
-        if endpoint.cause <= cure:
+        if endpoint.cause <= cure and endpoint.state != LIVE:
+            endpoint.broken = 0
             self._turn(endpoint, LIVE)
 
     def release_trial(self, endpoint: Endpoint) -> None:
@@ -137,9 +148,10 @@ class Table:
         for endpoint in [endpoint for endpoint in self.out if endpoint.out_until <= now]:
             self._turn(endpoint, TRIAL)
 
-    def try_early(self, endpoint: Endpoint) -> None:
-        """Put this one on trial though its time is not up."""
-        self._turn(endpoint, TRIAL)
+    def begin_trial(self, endpoint: Endpoint) -> None:
+        """Put this one on trial, if it is out, whether its time is up or not."""
+        if endpoint.state == OUT:
+            self._turn(endpoint, TRIAL)
 
     def _turn(self, endpoint: Endpoint, state: int) -> None:
         if endpoint.state == state:

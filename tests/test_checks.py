@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from one_router import refused_address
 from router import checks
 from router.checks import Bad, Checks
+from router.drains import eject, undrain
 from router.endpoint import LIVE, OUT, Cause
 from router.node import Node
 from router.options import Options
@@ -124,6 +126,10 @@ class Scene:
         endpoint = self.table.endpoints[":1"]
         return endpoint.state, endpoint.out_until
 
+    def why(self) -> tuple[int, Cause, int]:
+        endpoint = self.table.endpoints[":1"]
+        return endpoint.state, endpoint.cause, endpoint.times
+
 
 def test_some_bad_ones_in_a_row_put_a_node_out_and_some_good_ones_bring_it_back(
     caplog: pytest.LogCaptureFixture,
@@ -145,9 +151,40 @@ def test_some_bad_ones_in_a_row_put_a_node_out_and_some_good_ones_bring_it_back(
     assert len([text for text in caplog.messages if "is out, its checks fail: status 500" in text]) == 1
 
 
+def test_an_operators_ejection_outlasts_checks_that_go_well_again() -> None:
+    scene = Scene()
+    scene.check(Bad("x"), 3)
+    eject(scene.table, [":1"], 1000, scene.now)
+    until = scene.now + 1000
+    assert scene.why() == (OUT, Cause.CHECK, 0)
+    assert scene.check(None, 2) == (OUT, until)
+    assert scene.why() == (OUT, Cause.EJECTED, 0)
+    scene.check(Bad("x"), 3)
+    assert scene.why() == (OUT, Cause.CHECK, 0)
+    undrain(scene.table, [":1"])
+    assert scene.check(None, 2)[0] == LIVE
+
+
+def test_who_leaves_before_its_turn_is_not_asked_and_who_cannot_be_asked_is_left_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = Table()
+    feed = table.feed("x")
+    feed.set("foo.com", [Node(":1"), Node(":2")])
+    options = Options(health_check="request", health_fall=1, health_var=tuple(f"X{n}={'x' * 9000}" for n in range(8)))
+    found = Checks(table, options, clock=lambda: 0.0)
+    found.turn()
+    gone, there = found.known.values()
+    feed.withdraw("foo.com", ":1")
+    for one in (gone, there):
+        found.check(one)
+    assert table.endpoints[":2"].state == LIVE and there.due > 0
+    assert "node :2 cannot be asked: vars of 72" in caplog.text and ":1 " not in caplog.text
+
+
 def test_good_checks_bring_nobody_back_who_is_out_for_another_reason() -> None:
     scene = Scene()
-    scene.table.fail(scene.table.endpoints[":1"], 1e9, Cause.EJECTED)
+    scene.table.fail(scene.table.endpoints[":1"], 1e9, Cause.BROKEN)
     assert scene.check(None, 3) == (OUT, 1e9)
 
 
@@ -164,6 +201,18 @@ def test_who_leaves_is_forgotten_even_while_it_is_asked() -> None:
     assert scene.checks.known == {}
     scene.feed.set("foo.com", [Node(":1")])
     assert scene.check(Bad("x"), 3)[0] == LIVE, "the first turn finds it, and two checks are no three"
+
+
+@pytest.mark.parametrize("interval", [1, 7])
+def test_each_is_asked_as_often_as_it_should_be(interval: int) -> None:
+    scene = Scene()
+    scene.checks.options = replace(scene.checks.options, health_interval=interval)
+    scene.checks.known.clear()
+    for _ in range(interval * 20):
+        scene.now += checks.LOOK_EVERY
+        scene.checks.turn()
+        scene.checks.pool.join()
+    assert 18 <= scene.asked <= 22
 
 
 def test_each_is_asked_once_an_interval_and_not_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ def test_an_ejection_ends_by_its_time_or_an_operator_and_not_by_an_announcement(
     eject(table, [":1"], 60, now=1000)
     table.feeds[0].announce("foo.com", Node(":1"))
     assert (endpoint.state, endpoint.cause, endpoint.out_until) == (OUT, Cause.EJECTED, 1060)
+    assert endpoint.times == 0, "its requests did not fail"
     told: list[str] = []
     table.on_health = lambda endpoint: told.append(endpoint.address)
     eject(table, [":1"], 5, now=1000)

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -127,14 +128,31 @@ def test_a_router_process_that_comes_later_knows_what_is_drained(scene: Scene) -
     assert scene.command(undrain, scene.slow.address) == 0
 
 
-def test_an_ejected_node_is_asked_again_when_its_time_is_up(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    scene.release.set()
+def test_an_ejected_node_is_tried_by_one_request_in_each_router_when_its_time_is_up(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
     scene.join()
-    assert scene.command(eject, scene.slow.address, "--for", "2") == 0
-    assert capsys.readouterr().out == f"node {scene.slow.address}: ejected for 2 s, 0 in flight\n"
+    assert scene.command(eject, scene.slow.address, "--for", "1") == 0
+    assert capsys.readouterr().out == f"node {scene.slow.address}: ejected for 1 s, 0 in flight\n"
     scene.router.settle()
-    before = len(scene.slow.connections)
-    wait_for(lambda: scene.asked() and len(scene.slow.connections) > before, "the node to be asked again")
+    with ExitStack() as stack:
+
+        def tried() -> int:
+            client = stack.enter_context(connect(scene.router.address))
+            client.sendall(GET)
+            return len(scene.slow.connections)
+
+        for trials, frozen in enumerate(scene.router.pids().values(), 1):
+            os.kill(frozen, signal.SIGSTOP)
+            try:
+                wait_for(lambda trials=trials: tried() == trials, "the other one's trial")  # type: ignore[misc]
+            finally:
+                os.kill(frozen, signal.SIGCONT)
+        for _ in range(3):
+            scene.asked()  # all of them are answered
+        assert len(scene.slow.connections) == 2
+        scene.release.set()
+        wait_for(lambda: scene.asked() < 10, "the node to be in turn again")
 
 
 def test_what_cannot_be_done_is_said_in_a_line(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients import ask, read_to_end, request
+from clients import announce, ask, read_to_end, request
 from one_router import OneRouter, health, refused_address
 from router.balance import in_turn
 from router.endpoint import LIVE, OUT, TRIAL, TRYING, Cause
@@ -34,6 +36,7 @@ from scripted import (
     reset_after_head,
     wait_for,
 )
+from servers import Router, Worker
 
 GET = request("foo.com")
 POST = request("foo.com", "/", "POST", 5)  # goes to one node only
@@ -165,15 +168,127 @@ def test_a_trial_that_is_not_answered_ejects_at_once_and_for_longer() -> None:
     assert judged.out_for() == 75
 
 
-def test_what_the_operator_or_a_check_put_out_stays_so_whatever_its_requests_do() -> None:
+def test_what_a_check_put_out_stays_so_whatever_its_requests_do() -> None:
     judged = Judged()
     endpoint = judged.member().endpoint
-    judged.table.fail(endpoint, judged.now + 30, Cause.CHECK)
-    judged.wait(30)
-    judged.health.answered(*judged.asked())
-    assert endpoint.state == TRYING
+    judged.unanswered(5)
+    judged.wait(40)
+    trial = judged.asked()
+    judged.table.fail(endpoint, inf, Cause.CHECK, times=0)
+    judged.health.answered(*trial)
+    judged.health.refused(*trial)
     judged.table.fail(endpoint, judged.now + 30, Cause.EJECTED)
-    assert endpoint.cause == Cause.CHECK
+    judged.wait(1e9)
+    assert (endpoint.state, endpoint.cause, endpoint.out_until) == (OUT, Cause.CHECK, inf)
+
+
+def test_no_answer_ends_an_operators_ejection_before_its_time() -> None:
+    judged = Judged()
+    endpoint = judged.member().endpoint
+    judged.unanswered(5)
+    judged.wait(40)
+    trial = judged.asked()
+    judged.table.fail(endpoint, judged.now + 60, Cause.EJECTED, times=0)
+    judged.health.answered(*trial)
+    judged.health.answered(*judged.asked())  # the last resort, as a fallback node is
+    judged.wait(59)
+    assert (endpoint.state, endpoint.cause) == (OUT, Cause.EJECTED)
+    judged.wait(1)
+    judged.health.answered(*judged.asked())
+    assert endpoint.state == LIVE
+
+
+def test_after_an_ejection_a_node_that_refuses_is_out_for_that_and_its_announcement_brings_it_back() -> None:
+    judged = Judged()
+    endpoint = judged.member().endpoint
+    judged.table.fail(endpoint, judged.now + 60, Cause.EJECTED, times=0)
+    judged.wait(60)
+    judged.health.refused(*judged.asked())
+    assert (endpoint.cause, judged.out_for()) == (Cause.REFUSED, 30)
+    judged.feed.announce("foo.com", Node(":1"))
+    assert endpoint.state == LIVE
+
+
+def test_a_broken_node_that_refuses_its_trial_is_still_a_broken_one() -> None:
+    judged = Judged()
+    judged.unanswered(5)
+    judged.wait(40)
+    judged.health.refused(*judged.asked())
+    judged.feed.announce("foo.com", Node(":1"))
+    assert (judged.member().endpoint.cause, judged.out_for()) == (Cause.BROKEN, 75)
+
+
+@pytest.mark.parametrize(("until", "cause"), [(inf, Cause.CHECK), (1030.0, Cause.EJECTED)])
+def test_what_checks_and_operators_put_out_makes_no_later_time_longer(until: float, cause: Cause) -> None:
+    judged = Judged()
+    judged.table.fail(judged.member().endpoint, until, cause, times=0)
+    judged.table.restore(judged.member().endpoint)
+    judged.health.refused(*judged.asked())
+    assert judged.out_for() == 30
+
+
+def test_who_is_back_is_counted_from_zero_though_others_have_tried_it() -> None:
+    judged = Judged()
+    judged.unanswered(4)
+    judged.table.fail(judged.member().endpoint, judged.now + 30, Cause.BROKEN)  # another router's word
+    judged.table.restore(judged.member().endpoint)
+    judged.unanswered(4)
+    assert judged.member().endpoint.state == LIVE
+
+
+def test_one_request_at_a_time_tries_a_node_and_none_of_before_speaks_for_it() -> None:
+    judged = Judged()
+    endpoint = judged.member().endpoint
+    judged.unanswered(5)
+    judged.wait(40)
+    first = judged.asked()
+    judged.table.release_trial(endpoint)  # its client left
+    second = judged.asked()
+    judged.health.unanswered(*first)
+    assert (endpoint.state, endpoint.trier) == (TRYING, second[0])
+    judged.health.unanswered(*second)
+    assert (endpoint.state, endpoint.times) == (OUT, 2)
+    judged.health.unanswered(*second)
+    assert endpoint.times == 2
+
+
+def test_drained_nodes_take_no_part_in_the_share() -> None:
+    judged = Judged(nodes=4)
+    judged.table.drain(((":3", ":4"), ()))
+    judged.unanswered(5, ":1")
+    judged.unanswered(50, ":2")
+    states = [member.endpoint.state for member in judged.pool.members.values()]
+    assert states == [OUT, LIVE, LIVE, LIVE]
+    alone = Judged(max_ejected=100)
+    alone.table.drain(((":2",), ()))
+    alone.unanswered(50)
+    assert alone.member().endpoint.state == LIVE, "it is the last one that is asked"
+
+
+def test_the_share_of_each_of_its_pools_counts_and_of_no_other() -> None:
+    judged = Judged(nodes=4)
+    judged.feed.set("bar.com", [Node(":1"), Node(":5"), Node(":6")])
+    judged.table.fail(judged.table.endpoints[":5"], judged.now + 30)
+    judged.unanswered(50, ":1")
+    assert judged.member(":1").endpoint.state == LIVE, "two of bar.com's three would be out"
+    judged.unanswered(5, ":2")
+    assert judged.member(":2").endpoint.state == OUT
+
+
+def test_a_broken_node_is_not_tried_before_its_time_though_the_others_are_out_too() -> None:
+    judged = Judged()
+    judged.unanswered(5, ":1")
+    judged.health.refused(*judged.asked(":2"))
+    judged.wait(1)
+    assert [member.endpoint.state for member in judged.pool.members.values()] == [OUT, TRIAL]
+
+
+def test_where_the_others_are_drained_who_refused_is_tried_each_second() -> None:
+    judged = Judged()
+    judged.table.drain(((":2",), ()))
+    judged.health.refused(*judged.asked())
+    judged.wait(1)
+    assert judged.member().endpoint.state == TRIAL
 
 
 def test_a_dead_pools_nodes_are_tried_each_second_which_makes_no_time_longer(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,6 +316,7 @@ def test_in_cheap_mode_or_where_others_live_nobody_is_tried_before_its_time(chea
 
 def test_slow_start_grows_from_a_tenth_to_all_of_the_weight() -> None:
     judged = Judged(slow_start=10)
+    assert judged.pool.pick(judged.pool)  # so a ring is laid
     judged.health.start_slowly([judged.member(":1")])
     shares = []
     for _ in range(4):
@@ -288,21 +404,34 @@ def test_a_node_that_breaks_off_is_ejected_and_the_supervisor_told(script: Any, 
         assert [one for one in router.log if "ejecting" in one] == [line]
 
 
+def test_who_breaks_off_a_body_that_has_not_come_is_not_to_blame(tmp_path: Path) -> None:
+    with ScriptedNode(close_after_head) as node, two_nodes(node, tmp_path / "log") as router:
+        for _ in range(12):
+            ask(router.address, POST)
+        router.wait_idle()
+        assert len(node.connections) == 6 and not any("ejecting" in line for line in router.log)
+
+
 def test_a_node_that_hangs_is_ejected_but_not_for_a_client_that_sends_no_body(tmp_path: Path) -> None:
-    with ScriptedNode(hang) as broken, two_nodes(broken, tmp_path / "log", timeout=1, max_fails=2) as router:
-        for expected, data in ((0, POST), (1, GET)):
-            with ExitStack() as stack:
-                clients = [stack.enter_context(connect(router.address)) for _ in range(4)]
-                for client in clients:
-                    client.sendall(data)
-                for client in clients:
-                    read_to_end(client)
-            assert sum("ejecting" in line for line in router.log) == expected
+    with ExitStack() as stack:
+        blamed, innocent = (stack.enter_context(ScriptedNode(hang)) for _ in range(2))
+        router = stack.enter_context(two_nodes(blamed, tmp_path / "log", timeout=1, max_fails=2))
+        good = stack.enter_context(ScriptedNode())
+        router.set("bar.com", [Node(innocent.address), Node(good.address)])
+        clients = [stack.enter_context(connect(router.address)) for _ in range(8)]
+        for index, client in enumerate(clients):
+            client.sendall(GET if index % 2 else request("bar.com", "/", "POST", 5))
+        for client in clients:
+            read_to_end(client)
+        assert (len(blamed.connections), len(innocent.connections)) == (2, 2)
+        (line,) = [line for line in router.log if "ejecting" in line]
+        assert blamed.address in line
 
 
 def test_an_ejected_node_is_tried_by_one_request_until_its_first_byte(tmp_path: Path) -> None:
     with ScriptedNode(hang, answer(HELLO)) as node, two_nodes(node, tmp_path / "log") as router:
         router.tell(out=[health(node.address, 0, Cause.BROKEN)])
+        router.counts()  # it knows now
         with ExitStack() as stack:
             clients: list[socket.socket] = []
 
@@ -342,16 +471,48 @@ def test_a_service_that_restarts_without_a_word_is_back_within_a_moment() -> Non
 
 
 def test_a_thousand_slow_but_good_requests_eject_nobody(tmp_path: Path) -> None:
+    """Beside them, clients that leave and bodies that do not come."""
+
     def slow(connection: NodeConnection) -> None:
-        connection.stopped.wait(0.3)
+        connection.stopped.wait(0.5)
         answer(HELLO)(connection)
 
-    with ScriptedNode(slow) as node, two_nodes(node, tmp_path / "log") as router:
-        for _ in range(10):
+    log = tmp_path / "log"
+    with ScriptedNode(slow) as node, ScriptedNode(slow) as other, OneRouter(log=log, max_fails=1) as router:
+        router.table({"foo.com": [Node(node.address), Node(other.address)]})
+        for _ in range(4):
             with ExitStack() as stack:
-                clients = [stack.enter_context(connect(router.address)) for _ in range(100)]
+                clients = [stack.enter_context(connect(router.address)) for _ in range(250)]
                 for client in clients:
                     client.sendall(GET)
+                for data in [GET, POST] * 5:
+                    with connect(router.address) as leaver:
+                        leaver.sendall(data)
                 assert {read_to_end(client) for client in clients} == {HELLO}
-        router.wait_idle()
+        counts = router.wait_idle()
+        assert counts["complaints"] == {} and len(node.connections) + len(other.connections) >= 1000
         assert router.log == [] and not any("out" in message for message in router.messages)
+
+
+@pytest.mark.slow
+def test_a_frozen_uwsgi_is_out_whatever_is_announced_for_it_and_back_when_it_answers() -> None:
+    with Router(subscription_tolerance=600, timeout=1, max_fails=2, gracetime=3) as router:
+        subscriptions = router.subscriptions
+        with Worker(subscriptions, name="frozen") as frozen, Worker(subscriptions, name="well") as well:
+            router.wait_for_nodes("foo.com", 2)
+
+            def answered() -> list[bytes]:
+                return [ask(router.address, GET) for _ in range(4)]
+
+            frozen.send_signal_to_all(signal.SIGSTOP)
+            with ExitStack() as stack:
+                for client in [stack.enter_context(connect(router.address)) for _ in range(6)]:
+                    client.sendall(GET)
+                router.wait_line(f"ejecting {frozen.address} ", 20)
+            announce(subscriptions, "foo.com", frozen.address)
+            router.settle()
+            assert [*router.nodes("foo.com")] == [well.address]
+            assert all(answered()), "asked on trial it may be, but not by these"
+            frozen.send_signal_to_all(signal.SIGCONT)
+            wait_for(lambda: answered() and len(router.nodes("foo.com")) == 2, "it to be back", timeout=30)
+            assert any(b"frozen" in text for text in answered())

@@ -160,6 +160,17 @@ def test_a_failed_fallback_is_asked_where_no_other_is_left(nodes: list[ScriptedN
         assert nodes[0].address in router.hear("live")["live"]
 
 
+def test_a_drained_fallback_is_not_asked_even_where_no_other_is_left(nodes: list[ScriptedNode]) -> None:
+    with OneRouter(fallback_on_no_key=True) as router:
+        router.table({FALLBACK: [at(nodes[0]), at(nodes[1])]}, out=[node.address for node in nodes[:2]])
+        router.tell(drained=[[nodes[0].address], []])
+        router.counts()
+        assert ask(router.address, GET) == b"B"
+        router.tell(drained=[[node.address for node in nodes[:2]], []])
+        router.counts()
+        assert ask(router.address, GET) == b""
+
+
 def test_a_node_that_ended_without_a_byte_may_be_followed_by_a_fallback(nodes: list[ScriptedNode]) -> None:
     with ScriptedNode(close_after_head) as node, OneRouter() as router:
         router.table({"foo.com": [at(node)], FALLBACK: [at(nodes[0], modifier1=9)]})

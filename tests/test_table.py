@@ -209,6 +209,15 @@ def test_health_belongs_to_the_address_whatever_keys_it_serves(recorded: Recorde
     assert recorded.table.pools["foo.com"].pick(recorded.table.pools["foo.com"]) is not None
 
 
+def test_who_leaves_while_it_is_out_is_out_no_more(recorded: Recorded) -> None:
+    feed = recorded.table.feed("subscription")
+    for address in (":1", ":2"):
+        feed.announce("foo.com", Node(address))
+    recorded.table.fail(recorded.table.endpoints[":1"], out_until=30.0)
+    feed.withdraw("foo.com", ":1")
+    assert recorded.table.out == set() and not recorded.table.empty
+
+
 def test_a_node_that_comes_back_starts_from_zero(recorded: Recorded) -> None:
     feed = recorded.table.feed("subscription")
     feed.announce("foo.com", Node(":1"))
