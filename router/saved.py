@@ -36,6 +36,7 @@ LONGEST_TEXT = 4096  # characters of a key, an address, a vassal; no packet and 
 LARGEST_INT = 2**63  # weights and counts; beyond it they are garbage
 MOST_TIMES = 1000  # ejections in a row; the time out stops growing long before
 LONGEST_OUT = 30 * 86400.0  # seconds; an operator's ejection may be long, and nothing is out for ever by a file
+LONGEST_CHECK = 60.0  # seconds in which the checks tell anew who fails them, unless they are configured no more
 MOST_DRAINED = 100_000  # addresses or keys; more than anybody has nodes
 
 Saved = dict[str, Any]
@@ -75,7 +76,7 @@ def save(table: Table, sources: Iterable[Remembering], *, now: float, wall: floa
         "time": wall,
         "sources": {one.name: save_source(one) for one in sources},
         "names": {address: list(name.addresses) for address, name in table.names.items() if name.addresses},
-        "out": [pack_health(endpoint, now) for endpoint in table.out],
+        "out": [[*who, min(seconds, LONGEST_OUT)] for one in table.out for *who, seconds in [pack_health(one, now)]],
         "drained": [list(part) for part in table.drained],
     }
 
@@ -196,7 +197,7 @@ def _restore_health(out: Iterable[Any], table: Table, result: Restored, now: flo
                 cause in list(Cause) and 0 <= times <= MOST_TIMES and _is_number(seconds)
             ):
                 if endpoint := table.endpoints.get(address):
-                    left = min(seconds, LONGEST_OUT) - passed
+                    left = min(seconds, LONGEST_CHECK if cause == Cause.CHECK else LONGEST_OUT) - passed
                     table.fail(endpoint, now + max(0.0, left), Cause(cause), times)
             case _:
                 result.dropped += 1

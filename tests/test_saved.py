@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.endpoint import LIVE, OUT, Cause
 from router.node import Node
-from router.saved import LONGEST_OUT, SKEW, NotOurs, Restored, restore, save
+from router.saved import LONGEST_CHECK, LONGEST_OUT, SKEW, NotOurs, Restored, restore, save
 from router.shaping import ShapedFeed
 from router.sourcestate import Watched
 from router.static import TO
@@ -288,3 +289,12 @@ def test_a_source_with_a_fault_costs_no_other_what_it_keeps(caplog: pytest.LogCa
         "etcd: dropped, bad memory: remember: TypeError('Object of type set is not JSON serializable')",
         "file: dropped, bad memory: recall: RuntimeError('ours')",
     ]
+
+
+def test_who_fails_the_checks_is_out_until_they_had_time_to_tell_anew() -> None:
+    before, after = One("consul"), One("consul")
+    before.feeds[0].replace({"foo.com": [Node("10.0.0.1:3031")]})
+    before.table.fail(before.table.endpoints["10.0.0.1:3031"], inf, Cause.CHECK, times=0)
+    assert after.restore(before.save()).dropped == 0
+    endpoint = after.table.endpoints["10.0.0.1:3031"]
+    assert (endpoint.state, endpoint.cause, endpoint.out_until) == (OUT, Cause.CHECK, 5.0 + LONGEST_CHECK)
