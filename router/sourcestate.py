@@ -18,8 +18,9 @@ STALE = "stale"  # it could not see for max-stale, and its nodes are out
 FAILING = "failing"  # it cannot see; its nodes are in
 HELD_BACK = "held back"  # it says fewer than min-nodes nodes, and what it took away is in
 STARTING = "starting"  # it has said nothing yet
+REMEMBERED = "remembered"  # it has said nothing yet, and what it said to the start before is in
 OK = "ok"
-STATES = (STALE, FAILING, HELD_BACK, STARTING, OK)
+STATES = (STALE, FAILING, HELD_BACK, STARTING, REMEMBERED, OK)
 
 
 class Watched:
@@ -70,21 +71,20 @@ class Watched:
     def row(self) -> dict[str, Any]:
         """All of it, for the stats and the admin API.
 
-        `last_success` is in unix seconds and `age` the seconds since then; both are None for never. `stale`: its nodes
-        are those of the saved state, which it has not confirmed yet; `stale_since` is when it was heard last before.
+        `last_success` is in unix seconds and `age` the seconds since then; both are None for never. `stale`: what it
+        says is what it said to the start before, and so are these.
         """
-        self.sample()
         feed = self.feed
-        age = None if self._heard is None else round(self._clock() - self._heard, 1)
+        heard = self.heard_at()
+        age = None if heard is None else round(max(0.0, self._wall() - heard), 1)
         return {
             "name": self.name,
             "url": self.url,
             "state": state(feed),
-            "last_success": None if age is None else round(self._wall() - age),
+            "last_success": None if heard is None else round(heard),
             "age": age,
             "spoken": feed.spoken,
             "stale": feed.stale_since is not None,
-            "stale_since": None if feed.stale_since is None else round(feed.stale_since),
             "runs": self.runs,
             "restarts": max(0, self.runs - 1),
             "errors": feed.errors,
@@ -108,4 +108,6 @@ def state(feed: Feed) -> str:
         return FAILING
     if shaped and shaped.held:
         return HELD_BACK
-    return OK if feed.progressed else STARTING
+    if feed.progressed:
+        return OK
+    return STARTING if feed.stale_since is None else REMEMBERED

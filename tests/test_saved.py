@@ -127,12 +127,12 @@ def test_a_first_replace_drops_what_it_denies_and_ends_the_staleness() -> None:
     after.restore(before.save())
     feed = after.feeds[0]
     row = after.sources[0].row()
-    assert (row["stale"], row["stale_since"], row["state"]) == (True, WALL, "starting")
+    assert (row["stale"], row["last_success"], row["age"], row["state"]) == (True, WALL, 0.0, "remembered")
     feed.fail("refused")
     assert after.sources[0].row()["stale"] is True and set(after.table.pools) == {"a", "b"}
     feed.replace({"a": [Node(":1")]})
     assert {key: [node.address for node in after.table.nodes(key)] for key in after.table.pools} == {"a": [":1"]}
-    assert (after.sources[0].row()["stale"], after.sources[0].row()["stale_since"]) == (False, None)
+    assert (after.sources[0].row()["stale"], after.sources[0].row()["state"]) == (False, "ok")
 
 
 def test_what_is_stale_is_saved_again_with_when_its_source_was_heard() -> None:

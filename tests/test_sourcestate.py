@@ -30,6 +30,8 @@ def test_each_state_is_one_of_those_that_are_documented_and_the_worst_is_told() 
     feed = Common(max_stale=1, min_nodes=1).feed(Table(), "consul", UNLIMITED, UNLIMITED)
     watched = Watched(Failing(), feed)
     seen = [watched.row()["state"]]
+    feed.recall({"foo.com": [Node(":1")]}, 1.0)
+    seen.append(watched.row()["state"])
     feed.replace({"foo.com": [Node(":1")]})
     seen.append(watched.row()["state"])
     feed.replace({})
@@ -39,7 +41,7 @@ def test_each_state_is_one_of_those_that_are_documented_and_the_worst_is_told() 
     feed.age(0)  # type: ignore[attr-defined]
     feed.age(1)  # type: ignore[attr-defined]
     seen.append(watched.row()["state"])
-    assert seen == ["starting", "ok", "held back", "failing", "stale"]
+    assert seen == ["starting", "remembered", "ok", "held back", "failing", "stale"]
     assert set(seen) == set(STATES)
 
 
