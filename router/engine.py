@@ -46,7 +46,6 @@ log = logging.getLogger("gfrouter")
 
 ACCEPTS = 64  # connections a wake-up, so that those who wait for their answers are not forgotten
 EVENTS = 256  # descriptors a batch, for the same reason
-RESUMES = 16  # sessions a wake-up that move their next `TURN_BYTES`, for the same reason
 SPARE = 32  # descriptors for all that is not a session
 
 SPEAKS_HTTP = "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)"
@@ -57,8 +56,8 @@ NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
 class Engine:
     """All sessions of one router process. Not thread-safe, never blocks. `errors`: what is said in place of nothing.
 
-    The owner has `turn` called when the descriptor `fileno()` is readable, `accept` when a listener is, `resume` soon
-    after `wake` was called, and `sweep` (deadlines.py) once a second.
+    The owner has `turn` called when the descriptor `fileno()` is readable, `accept` when a listener is, `resume`
+    (relay.py) soon after `wake` was called, and `sweep` (deadlines.py) once a second.
     """
 
     def __init__(
@@ -381,25 +380,3 @@ class Engine:
         except IndexError:
             self.sessions.extend([None] * fd)
             self.sessions[fd] = session
-
-    def cut(self, session: Session) -> None:
-        """The session has had its share; it goes on when the others have had theirs."""
-        if not session.resumes:
-            session.resumes = True
-            if not self.resumable:
-                self.wake()
-            self.resumable.append(session)
-
-    def resume(self) -> None:
-        """Go on with the sessions whose turn was cut."""
-        waiting, self.resumable = self.resumable[:RESUMES], self.resumable[RESUMES:]
-        if self.resumable:
-            self.wake()
-        for session in waiting:
-            session.resumes = False
-            session.tick = self.tick
-            try:
-                relay_down(self, session)
-                relay_up(self, session)
-            except Exception:
-                self.fault(session)

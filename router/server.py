@@ -31,6 +31,7 @@ from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
 from router.pair import Message, encode, messages, pack_health, take_health, unpack_node
+from router.relay import resume
 from router.session import Detours
 from router.static import only_fallback
 from router.table import Change, Table
@@ -85,7 +86,7 @@ class Router:
             self.table,
             limits=Limits.of(options),
             errors=None if options.error_pages in ("", OFF) else Errors(int(options.unknown_key_status), pages),
-            wake=lambda: wake.start(self.engine.resume),
+            wake=lambda: wake.start(resume, self.engine),
             health=Health(
                 self.table,
                 gracetime=options.gracetime,
