@@ -5,8 +5,8 @@ which decides in greenlets and hands the session back by `connect` or `close`. R
 node is let go, so that the counts of requests in flight come back to zero.
 
     HEAD ──head whole──▶ CONNECT ──first send accepted──▶ RELAY ──node's EOF, all flushed──▶ CLOSED
-    └▶ WAIT (waiting.py)  │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
-                          ▼  └──────────────── DETOUR ◀────┘
+    ├▶ WAIT (waiting.py)  │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
+    └▶ QUEUED (queueing.py)  └──────────────── DETOUR ◀────┘
         The client's EOF, at any moment, ends the session: ──▶ CLOSED
 
 One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one: a single hub
@@ -36,6 +36,7 @@ from router.health import Health
 from router.key import find_key
 from router.logs import Complaints, peer_name
 from router.pool import Member
+from router.queueing import Queues
 from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
 from router.session import CLOSED, CONNECT, DETOUR, HEAD, NO_NODE, RELAY, WAIT, Detours, Session
 from router.table import Table
@@ -70,6 +71,7 @@ class Engine:
         health: Health,
         detours: Callable[[Engine], Detours],
         room: Callable[[Engine], WaitingRoom],
+        queues: Callable[[Engine], Queues],
     ) -> None:
         self.table = table
         self.pools = table.pools
@@ -81,6 +83,8 @@ class Engine:
         self.active = 0  # sessions
         self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
         self.room = room(self)
+        self.queues = queues(self)
+        self.queued = self.queues.waiting
         self.requests = self.left_tx = 0  # that reached a node; bytes that came from nodes which have left since
         self.complaints = Complaints()
         self.tick = 0
@@ -167,6 +171,8 @@ class Engine:
             return self.unknown(session, key)
         pool.hits += 1
         if (member := pool.pick(pool)) is None:
+            if self.queues.enter(session, pool):
+                return
             return self.detours.nowhere(session, NO_NODE)
         self.connect(session, member)
 
@@ -342,13 +348,16 @@ class Engine:
         self.refuse(session, "internal error")
 
     def leave(self, session: Session) -> None:
-        """Let the node go, or the place in the waiting room."""
+        """Let the node go, or the place in the waiting room or a queue."""
         member = session.member
         if member is None:
+            self.queues.forget(session)
             return self.room.forget(session)
         session.member = None
         member.in_flight -= 1
         member.endpoint.in_flight -= 1
+        if self.queued:
+            self.queues.free(member.endpoint)
         if session.probing and member.endpoint.trier is session:
             self.table.release_trial(member.endpoint)
         if session.node_fd >= 0:
