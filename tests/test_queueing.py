@@ -303,6 +303,15 @@ def test_of_a_pool_that_has_only_a_broken_node_requests_go_one_by_one() -> None:
         assert node.most == 1
 
 
+def test_a_router_that_stops_still_serves_those_who_wait() -> None:
+    with OneRouter(max_connections=1) as router, Holding() as node:
+        router.table({"foo.com": [Node(node.address)]})
+        with busy(router, node), queueing(router, *[GET] * 2) as clients:
+            router.tell(stop=True)
+            node.answer(3)
+            assert [read_to_end(client) for client in clients] == [HELLO] * 2
+
+
 # Requests that go to a second node.
 
 
@@ -371,7 +380,8 @@ def test_one_on_trial_that_has_no_room_stays_on_trial() -> None:
 class Waiter:
     """Stands for a session."""
 
-    def __init__(self, key: str, avoid: Sequence[Endpoint] = ()) -> None:
+    def __init__(self, number: int, key: str, avoid: Sequence[Endpoint] = ()) -> None:
+        self.number = number
         self.key = key
         self.avoid = tuple(avoid)
         self.head, self.size, self.tick, self.state = b"", 0, 0, 0
@@ -418,6 +428,8 @@ class Routes:
             endpoint.trier = waiter
         endpoint.in_flight += 1
         assert endpoint.in_flight <= self.queues.limit
+        if not waiter.avoid:
+            assert all(waiter.number < other.number for other in member.pool.queue), "it has overtaken somebody"
         self.asking.append(waiter)
 
     def leave(self, waiter: Waiter, goes_well: bool) -> None:
@@ -458,26 +470,31 @@ class Queueing(RuleBasedStateMachine):
         return self.routes.table.endpoints.get(ADDRESSES[number % len(ADDRESSES)])
 
     @rule(key=st.sampled_from(KEYS), nodes=st.lists(st.sampled_from(ADDRESSES), unique=True), backup=st.integers(0, 1))
-    def set(self, key: str, nodes: list[str], backup: int) -> None:
+    def say(self, key: str, nodes: list[str], backup: int) -> None:
         levels = [number and backup for number in range(len(nodes))]
         self.routes.feed.set(key, [Node(one, backup=level) for one, level in zip(nodes, levels, strict=True)])
 
     @rule(key=st.sampled_from(KEYS), count=st.integers(1, 5))
     def come(self, key: str, count: int) -> None:
         for _ in range(count):
-            self.came.append(Waiter(key))
-            self.routes.come(self.came[-1])
+            self.one_comes(key)
 
     @rule(key=st.sampled_from(KEYS), number=at)
     def come_from_another_node(self, key: str, number: int) -> None:
-        endpoint = self.endpoint(number)
-        self.came.append(Waiter(key, [endpoint] if endpoint else []))
+        if endpoint := self.endpoint(number):
+            self.one_comes(key, [endpoint])
+
+    def one_comes(self, key: str, avoid: Sequence[Endpoint] = ()) -> None:
+        self.came.append(Waiter(len(self.came), key, avoid))
         self.routes.come(self.came[-1])
 
-    @rule(number=at, goes_well=st.booleans())
-    def finish(self, number: int, goes_well: bool) -> None:
+    @rule(number=at, goes_well=st.booleans(), newcomer=st.sampled_from(["", *KEYS]))
+    def finish(self, number: int, goes_well: bool, newcomer: str) -> None:
+        """The newcomer is there before anybody is served."""
         if self.routes.asking:
             self.routes.leave(self.routes.asking[number % len(self.routes.asking)], goes_well)
+        if newcomer:
+            self.one_comes(newcomer)
 
     @rule(number=at)
     def give_up(self, number: int) -> None:
