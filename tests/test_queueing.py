@@ -60,6 +60,11 @@ class Holding(ScriptedNode):
         return [connection.head for connection in self.connections]
 
 
+def limited(**options: Any) -> OneRouter:
+    """Its nodes get one request at a time, and nobody waits too long on a machine that is slow."""
+    return OneRouter(**{"max_connections": 1, "queue_timeout": 90} | options)
+
+
 def queued(router: OneRouter, count: int) -> None:
     wait_for(lambda: sum(router.counts()["queued"].values()) == count, f"{count} requests in the queues")
 
@@ -100,7 +105,7 @@ def paths(count: int, key: str = "foo.com") -> list[bytes]:
 
 
 def test_no_node_ever_gets_more_than_the_limit_and_all_are_answered() -> None:
-    with OneRouter(max_connections=2) as router, ExitStack() as stack:
+    with limited(max_connections=2) as router, ExitStack() as stack:
         nodes = [stack.enter_context(Holding()) for _ in range(2)]
         router.table({"foo.com": [Node(node.address) for node in nodes]})
         clients = [stack.enter_context(connect(router.address)) for _ in range(60)]
@@ -126,7 +131,7 @@ def test_without_a_limit_nobody_waits() -> None:
 
 
 def test_keys_of_one_node_share_its_limit_and_take_turns() -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({key: [Node(node.address)] for key in ("foo.com", "bar.com")})
         foo, bar = paths(3, "foo.com"), paths(3, "bar.com")
         with busy(router, node), queueing(router, *foo, *bar) as clients:
@@ -148,7 +153,7 @@ def test_the_processes_shares_add_up_to_the_limit_but_each_has_one() -> None:
 
 
 def test_they_go_in_the_order_in_which_they_came() -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node), queueing(router, *paths(6)) as clients:
             node.answer(7)
@@ -159,7 +164,7 @@ def test_they_go_in_the_order_in_which_they_came() -> None:
 
 def test_a_body_that_comes_while_its_request_waits_arrives_whole() -> None:
     head, body = request("foo.com", method="POST", length=300_000), b"x" * 300_000
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node), queueing(router, head + body[:10]) as (client,):
             threading.Thread(target=client.sendall, args=(body[10:],), daemon=True).start()
@@ -173,7 +178,7 @@ def test_a_body_that_comes_while_its_request_waits_arrives_whole() -> None:
 
 
 def test_what_does_not_go_into_the_queue_is_a_503() -> None:
-    with OneRouter(max_connections=1, max_queue=2, error_pages="on") as router, Holding() as node:
+    with limited(max_queue=2, error_pages="on") as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node), queueing(router, GET, GET) as clients:
             page = ask(router.address, GET)
@@ -186,10 +191,10 @@ def test_what_does_not_go_into_the_queue_is_a_503() -> None:
 
 @pytest.mark.parametrize(("options", "kind"), [
     ({"queue_timeout": 1}, "queue timeout"),
-    ({"queue_timeout": 90, "session_timeout": 1}, "session timeout"),
+    ({"session_timeout": 1}, "session timeout"),
 ])  # fmt: skip
 def test_who_waits_too_long_is_refused_with_a_503(options: dict[str, Any], kind: str) -> None:
-    with OneRouter(max_connections=1, error_pages="on", **options) as router, Holding() as node:
+    with limited(error_pages="on", **options) as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node), queueing(router, GET) as (client,):
             page = read_to_end(client)
@@ -199,7 +204,7 @@ def test_who_waits_too_long_is_refused_with_a_503(options: dict[str, Any], kind:
 
 
 def test_clients_that_leave_leave_the_queue() -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node), queueing(router, *paths(4)) as clients:
             clients[0].close()
@@ -221,7 +226,7 @@ def test_clients_that_leave_leave_the_queue() -> None:
     {"set": [["foo.com", [], ["{}"]]]},
 ])  # fmt: skip
 def test_when_nobody_is_left_to_ask_they_are_refused_as_if_they_had_just_come(end: dict[str, Any]) -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node) as first, queueing(router, *[GET] * (SERVES + 2)) as clients:
             router.tell(**of(end, node.address))
@@ -243,7 +248,7 @@ def of(message: Any, address: str) -> Any:
 
 
 def test_when_nobody_is_left_to_ask_they_go_to_the_fallback_which_has_its_limit_too() -> None:
-    with OneRouter(max_connections=1, fallback_on_no_key=True) as router, Holding() as node, Holding() as other:
+    with limited(fallback_on_no_key=True) as router, Holding() as node, Holding() as other:
         router.table({"foo.com": [Node(node.address)], FALLBACK: [Node(other.address)]})
         with busy(router, node), queueing(router, *paths(3)) as clients:
             router.tell(out=[health(node.address)])
@@ -257,7 +262,7 @@ def test_when_nobody_is_left_to_ask_they_go_to_the_fallback_which_has_its_limit_
 
 
 def test_a_node_that_dies_leaves_nobody_behind() -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node) as first, queueing(router, *[GET] * 3) as clients:
             node.stop()
@@ -267,13 +272,14 @@ def test_a_node_that_dies_leaves_nobody_behind() -> None:
 
 @pytest.mark.parametrize("news", ["a new node", "one that is back", "one that is on trial", "one that is not drained"])
 def test_a_node_that_comes_has_room_for_those_who_wait(news: str) -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node, Holding() as other:
+    with limited() as router, Holding() as node, Holding() as other:
         both = [Node(node.address), Node(other.address)]
         router.table({"foo.com": both[:1] if news == "a new node" else both})
         if news == "one that is not drained":
             router.tell(drained=[[other.address], []])
         elif news != "a new node":
             router.tell(out=[health(other.address)])
+        router.counts()  # it knows
         with busy(router, node), queueing(router, *paths(2)) as clients:
             if news == "a new node":
                 router.set("foo.com", both)
@@ -292,7 +298,7 @@ def test_a_node_that_comes_has_room_for_those_who_wait(news: str) -> None:
 
 
 def test_of_a_pool_that_has_only_a_broken_node_requests_go_one_by_one() -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         router.tell(out=[health(node.address, cause=Cause.BROKEN)])
         router.counts()
@@ -304,7 +310,7 @@ def test_of_a_pool_that_has_only_a_broken_node_requests_go_one_by_one() -> None:
 
 
 def test_a_router_that_stops_still_serves_those_who_wait() -> None:
-    with OneRouter(max_connections=1) as router, Holding() as node:
+    with limited() as router, Holding() as node:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node), queueing(router, *[GET] * 2) as clients:
             router.tell(stop=True)
@@ -316,7 +322,7 @@ def test_a_router_that_stops_still_serves_those_who_wait() -> None:
 
 
 def test_a_retry_waits_for_another_node_and_goes_neither_back_nor_to_the_fallback() -> None:
-    with OneRouter(max_connections=1, max_fails=0) as router, Holding() as node, Holding() as fallback:
+    with limited(max_fails=0) as router, Holding() as node, Holding() as fallback:
         with ScriptedNode(close_after_head) as bad:
             pools: dict[str, list[ScriptedNode]] = {"bar.com": [node], "foo.com": [bad, node], FALLBACK: [fallback]}
             router.table({key: [Node(one.address) for one in nodes] for key, nodes in pools.items()})
@@ -329,9 +335,24 @@ def test_a_retry_waits_for_another_node_and_goes_neither_back_nor_to_the_fallbac
             assert (len(bad.connections), len(node.connections), len(fallback.connections)) == (1, 2, 0)
 
 
+def test_a_retry_that_waits_goes_to_the_fallback_when_nobody_else_is_left() -> None:
+    with limited(max_fails=0) as router, Holding() as node, ScriptedNode() as fallback:
+        with ScriptedNode(close_after_head) as bad:
+            pools: dict[str, list[ScriptedNode]] = {"bar.com": [node], "foo.com": [bad, node], FALLBACK: [fallback]}
+            router.table({key: [Node(one.address) for one in nodes] for key, nodes in pools.items()})
+            with busy(router, node, request("bar.com")), connect(router.address) as client:
+                client.sendall(GET)
+                queued(router, 1)
+                router.tell(out=[health(node.address)])
+                assert read_to_end(client) == HELLO
+                node.answer()
+            idle(router)
+            assert (len(bad.connections), len(node.connections), len(fallback.connections)) == (1, 1, 1)
+
+
 def test_a_retry_that_waits_is_overtaken_where_only_it_does_not_go() -> None:
     """It avoids the bad node, to which all others that have come after it go at once."""
-    with OneRouter(max_connections=1, max_fails=0) as router, Holding() as node:
+    with limited(max_fails=0) as router, Holding() as node:
         with ScriptedNode(close_after_head) as bad:
             router.table({"bar.com": [Node(node.address)], "foo.com": [Node(bad.address), Node(node.address)]})
             with busy(router, node, request("bar.com")), connect(router.address) as client:
@@ -346,7 +367,7 @@ def test_a_retry_that_waits_is_overtaken_where_only_it_does_not_go() -> None:
 
 
 def test_a_failed_fallback_has_its_limit_too() -> None:
-    with OneRouter(max_connections=1, error_pages="on") as router, Holding() as fallback:
+    with limited(error_pages="on") as router, Holding() as fallback:
         router.table({"foo.com": [Node(refused_address())], FALLBACK: [Node(fallback.address)]})
         with busy(router, fallback):
             router.tell(out=[health(fallback.address)])
@@ -451,6 +472,40 @@ class Routes:
     def refuse(self, session: Any, kind: str, text: str) -> None:
         assert kind == "queue full"
         session.ended = True
+
+
+def a_full_pool(limit: int = 1) -> tuple[Routes, list[Waiter]]:
+    """With two nodes, and those who have them."""
+    routes = Routes(limit=limit, longest=100)
+    routes.feed.set("a", [Node(":1"), Node(":2")])
+    first = [Waiter(number, "a") for number in range(2 * limit)]
+    for waiter in first:
+        routes.come(waiter)
+    return routes, first
+
+
+def test_a_retry_goes_before_those_who_have_not_been_sent_yet() -> None:
+    routes, first = a_full_pool()
+    plain, retry = Waiter(2, "a"), Waiter(3, "a", [routes.table.endpoints[":2"]])
+    routes.come(plain)
+    routes.come(retry)
+    for address, then in ((":2", plain), (":1", retry)):
+        routes.leave(next(one for one in first if one.member and one.member.node.address == address), True)
+        routes.queues.serve()
+        assert routes.asking[-1] is then
+
+
+def test_between_two_wake_ups_a_newcomer_is_judged_by_how_the_nodes_are_now() -> None:
+    routes, _ = a_full_pool()
+    for number in range(SERVES + 2):
+        routes.come(Waiter(10 + number, "a"))
+    routes.table.drain(((), ("a",)))
+    routes.queues.serve()
+    assert len(routes.queues.waiting) == 2
+    routes.table.drain(((), ()))
+    newcomer: Any = Waiter(100, "a")
+    routes.come(newcomer)
+    assert newcomer in routes.queues.waiting
 
 
 ADDRESSES = [":1", ":2", ":3"]
