@@ -113,6 +113,7 @@ def test_no_node_ever_gets_more_than_the_limit_and_all_are_answered() -> None:
             client.sendall(GET)
         queued(router, 56)
         for node in nodes:
+            node.holds(2)
             node.answer(len(clients))
         assert [read_to_end(client) for client in clients] == [HELLO] * len(clients)
         counts = idle(router)
