@@ -490,7 +490,7 @@ def test_a_retry_goes_before_those_who_have_not_been_sent_yet() -> None:
     plain, retry = Waiter(2, "a"), Waiter(3, "a", [routes.table.endpoints[":2"]])
     routes.come(plain)
     routes.come(retry)
-    for address, then in ((":2", plain), (":1", retry)):
+    for address, then in ((":1", retry), (":2", plain)):
         routes.leave(next(one for one in first if one.member and one.member.node.address == address), True)
         routes.queues.serve()
         assert routes.asking[-1] is then
