@@ -111,11 +111,16 @@ def _walk(pool: Pool, member: Member, avoid: Collection[Endpoint]) -> Member | N
     # Turns are spread, but a lap of a pool with huge weights may leave out its lightest members: ask those too.
     for member in pool.ring:
         endpoint = member.endpoint
-        if endpoint not in avoid and (endpoint.state in (LIVE, TRIAL) or (pool.panic and is_in_panic(endpoint))):
+        if endpoint not in avoid and is_askable(pool, endpoint):
             if endpoint.state == TRIAL:
                 endpoint.state = TRYING
             return member
     return None
+
+
+def is_askable(pool: Pool, endpoint: Endpoint) -> bool:
+    """Whether this one, which stands in the pool's ring, may be asked now."""
+    return endpoint.state in (LIVE, TRIAL) or (pool.panic and is_in_panic(endpoint))
 
 
 def is_in_panic(endpoint: Endpoint) -> bool:
@@ -124,6 +129,31 @@ def is_in_panic(endpoint: Endpoint) -> bool:
 
 
 Algorithm = Callable[..., "Member | None"]
+
+
+def with_room(choose: Algorithm, limit: int) -> Algorithm:
+    """`choose`, among the endpoints that have fewer than `limit` requests in flight."""
+
+    def choose_with_room(pool: Pool, avoid: Collection[Endpoint] = ()) -> Member | None:
+        member = choose(pool, avoid)
+        if member is None or member.endpoint.in_flight < limit:
+            return member
+        if member.endpoint.state == TRYING and member.endpoint.trier is None:
+            member.endpoint.state = TRIAL  # it is not asked after all
+        full = {member.endpoint for member in pool.ring if member.endpoint.in_flight >= limit}
+        return choose(pool, full.union(avoid))
+
+    return choose_with_room
+
+
+def behind_queue(choose: Algorithm) -> Algorithm:
+    """`choose`, but nobody while others wait for the pool's nodes to have room (queueing.py)."""
+
+    def choose_unless_queued(pool: Pool, avoid: Collection[Endpoint] = ()) -> Member | None:
+        return None if pool.queue else choose(pool, avoid)
+
+    return choose_unless_queued
+
 
 DEFAULT = "wrr"
 ALGORITHMS: dict[str, Algorithm] = {"wrr": wrr}

@@ -6,6 +6,7 @@ costs little memory, and one that is stuck while everything changes is killed, f
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import socket
@@ -22,6 +23,7 @@ from router.endpoint import OUT
 from router.options import Options
 from router.pair import Message, encode, messages, pack_health, pack_node, take_findings
 from router.questions import Questions
+from router.queueing import share
 from router.stats import Slot
 from router.table import Change, Table
 
@@ -88,7 +90,9 @@ class Child:
         self.unknown: dict[str, None] = {}  # keys that it has asked for and nobody serves
         self.orders: Message = {}
         self.answered: dict[int, gevent.event.Event] = {}
-        self.hello: Message = {"options": options.to_json(), "listeners": fds, "on_demand": questions.whom}
+        limit = share(options.max_connections, slot.number, options.processes)
+        own = dataclasses.replace(options, max_connections=limit)
+        self.hello: Message = {"options": own.to_json(), "listeners": fds, "on_demand": questions.whom}
         self.hello["pages"] = dict(pages)
         self.greenlets = [gevent.spawn(self._talk, self.write), gevent.spawn(self._talk, self.read)]
         self.news.set()

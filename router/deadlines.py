@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from router.errors import HEAD_TIMEOUT, body_missing
-from router.session import CONNECT, HEAD, RELAY, WAIT, Session
+from router.session import CONNECT, HEAD, QUEUED, RELAY, WAIT, Session
 from router.uwsgi import printable
 
 if TYPE_CHECKING:
@@ -30,12 +30,14 @@ class Limits:
     first_byte: int
     idle: int
     session: int
+    queue: int
 
     @classmethod
     def of(cls, options: Options) -> Limits:
         idle, session = options.timeout, options.session_timeout
         head = min(options.head_timeout, idle, session or idle)
-        return cls(head, options.connect_timeout, options.first_byte_timeout or idle, idle, session)
+        first_byte = options.first_byte_timeout or idle
+        return cls(head, options.connect_timeout, first_byte, idle, session, options.queue_timeout)
 
 
 def sweep(engine: Engine) -> None:
@@ -58,7 +60,7 @@ def judge(engine: Engine, session: Session, age: int) -> None:
         if age > engine.limits.head:
             have = len(session.partial or b"")
             engine.refuse(session, HEAD_TIMEOUT, f"head not complete after {age - 1} s, {have} bytes came")
-    elif session.state not in (CONNECT, RELAY, WAIT):
+    elif session.state not in (CONNECT, RELAY, WAIT, QUEUED):
         return  # a detour is short, or ends by itself
     elif 0 < engine.limits.session < engine.tick - session.began:
         text = f"not done after {engine.limits.session} s, at node {node_of(session)}"
@@ -66,6 +68,9 @@ def judge(engine: Engine, session: Session, age: int) -> None:
     elif session.state == CONNECT:
         if age > engine.limits.connect:
             engine.unconnected(session, errno.ETIMEDOUT)
+    elif session.state == QUEUED:
+        if age > engine.limits.queue:
+            engine.refuse(session, "queue timeout", f"no node had room for it within {age - 1} s")
     elif age > min(engine.limits.idle, engine.limits.first_byte) and is_too_long(engine, session, age):
         engine.refuse(session, "timeout", f"nothing moved for {age - 1} s, at node {node_of(session)}")
 
@@ -88,4 +93,4 @@ def waits_for_first_byte(session: Session) -> bool:
 
 
 def node_of(session: Session) -> str:
-    return printable(session.member.endpoint.address) if session.member else "(none is known)"
+    return printable(session.member.endpoint.address) if session.member else "(none yet)"

@@ -5,8 +5,8 @@ which decides in greenlets and hands the session back by `connect` or `close`. R
 node is let go, so that the counts of requests in flight come back to zero.
 
     HEAD ──head whole──▶ CONNECT ──first send accepted──▶ RELAY ──node's EOF, all flushed──▶ CLOSED
-    └▶ WAIT (waiting.py)  │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
-                          ▼  └──────────────── DETOUR ◀────┘
+    ├▶ WAIT (waiting.py)  │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
+    └▶ QUEUED (queueing.py)  └──────────────── DETOUR ◀────┘
         The client's EOF, at any moment, ends the session: ──▶ CLOSED
 
 One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one: a single hub
@@ -36,6 +36,7 @@ from router.health import Health
 from router.key import find_key
 from router.logs import Complaints, peer_name
 from router.pool import Member
+from router.queueing import Queues
 from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
 from router.session import CLOSED, CONNECT, DETOUR, HEAD, NO_NODE, RELAY, WAIT, Detours, Session
 from router.table import Table
@@ -46,7 +47,6 @@ log = logging.getLogger("gfrouter")
 
 ACCEPTS = 64  # connections a wake-up, so that those who wait for their answers are not forgotten
 EVENTS = 256  # descriptors a batch, for the same reason
-RESUMES = 16  # sessions a wake-up that move their next `TURN_BYTES`, for the same reason
 SPARE = 32  # descriptors for all that is not a session
 
 SPEAKS_HTTP = "an HTTP request on a uwsgi socket (use uwsgi_pass, not proxy_pass)"
@@ -57,8 +57,8 @@ NODE_SOCKET = SOCK_STREAM | SOCK_NONBLOCK
 class Engine:
     """All sessions of one router process. Not thread-safe, never blocks. `errors`: what is said in place of nothing.
 
-    The owner has `turn` called when the descriptor `fileno()` is readable, `accept` when a listener is, `resume` soon
-    after `wake` was called, and `sweep` (deadlines.py) once a second.
+    The owner has `turn` called when the descriptor `fileno()` is readable, `accept` when a listener is, `resume`
+    (relay.py) soon after `wake` was called, and `sweep` (deadlines.py) once a second.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Engine:
         health: Health,
         detours: Callable[[Engine], Detours],
         room: Callable[[Engine], WaitingRoom],
+        queues: Callable[[Engine], Queues],
     ) -> None:
         self.table = table
         self.pools = table.pools
@@ -82,6 +83,8 @@ class Engine:
         self.active = 0  # sessions
         self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
         self.room = room(self)
+        self.queues = queues(self)
+        self.queued = self.queues.waiting
         self.requests = self.left_tx = 0  # that reached a node; bytes that came from nodes which have left since
         self.complaints = Complaints()
         self.tick = 0
@@ -168,6 +171,8 @@ class Engine:
             return self.unknown(session, key)
         pool.hits += 1
         if (member := pool.pick(pool)) is None:
+            if self.queues.enter(session, pool):
+                return
             return self.detours.nowhere(session, NO_NODE)
         self.connect(session, member)
 
@@ -343,13 +348,16 @@ class Engine:
         self.refuse(session, "internal error")
 
     def leave(self, session: Session) -> None:
-        """Let the node go, or the place in the waiting room."""
+        """Let the node go, or the place in the waiting room or a queue."""
         member = session.member
         if member is None:
+            self.queues.forget(session)
             return self.room.forget(session)
         session.member = None
         member.in_flight -= 1
         member.endpoint.in_flight -= 1
+        if self.queued:
+            self.queues.free(member.endpoint)
         if session.probing and member.endpoint.trier is session:
             self.table.release_trial(member.endpoint)
         if session.node_fd >= 0:
@@ -381,25 +389,3 @@ class Engine:
         except IndexError:
             self.sessions.extend([None] * fd)
             self.sessions[fd] = session
-
-    def cut(self, session: Session) -> None:
-        """The session has had its share; it goes on when the others have had theirs."""
-        if not session.resumes:
-            session.resumes = True
-            if not self.resumable:
-                self.wake()
-            self.resumable.append(session)
-
-    def resume(self) -> None:
-        """Go on with the sessions whose turn was cut."""
-        waiting, self.resumable = self.resumable[:RESUMES], self.resumable[RESUMES:]
-        if self.resumable:
-            self.wake()
-        for session in waiting:
-            session.resumes = False
-            session.tick = self.tick
-            try:
-                relay_down(self, session)
-                relay_up(self, session)
-            except Exception:
-                self.fault(session)

@@ -180,4 +180,4 @@ class Health:
 
 def names(session: Session, member: Member) -> tuple[str, str]:
     """Key and address, as they stand in a log line."""
-    return printable(asked_key(session, member)), printable(member.endpoint.address)
+    return printable(asked_key(session, member.pool.key)), printable(member.endpoint.address)

@@ -251,17 +251,18 @@ class Options:
     )  # fmt: skip
     max_connections: int = option(
         0, whole(0, MAX_NODES), FAILURES, "N",
-        "send at most so many requests at a time to one node, which the router processes share; 0 = no limit",
+        "send at most so many requests at a time to one node, of which each router process has its part, and one at "
+        "least; 0 = no limit",
         plain="max-connections", ours=True,
     )  # fmt: skip
     max_queue: int = option(
         100, whole(0, MAX_NODES), FAILURES, "N",
-        "let so many requests of one key wait for a node with room, in each router process",
+        "let so many requests of one key wait for a node with room in each router process, and refuse more; 0 = none",
         plain="max-queue", ours=True,
     )  # fmt: skip
     queue_timeout: int = option(
         5, seconds_from_1, FAILURES, "SECONDS",
-        "let them wait so long",
+        "let them wait so long, then refuse them",
         plain="queue-timeout", ours=True,
     )  # fmt: skip
     health_check: Literal["none", "connect", "ping", "request"] = option(

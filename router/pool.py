@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from router.balance import ALGORITHMS, DEFAULT, in_turn, laps
+from router.balance import ALGORITHMS, DEFAULT, behind_queue, in_turn, laps, with_room
 from router.endpoint import LIVE
 
 if TYPE_CHECKING:
@@ -59,16 +59,24 @@ class Member:
 
 
 class Pool:
-    """The members of one key by address, their algorithm, and the ring that `wrr` walks."""
+    """The members of one key by address, their algorithm, and the ring that `wrr` walks.
+
+    `limit`: requests that one endpoint gets at a time, 0 for any number. Without one the pick is the algorithm itself.
+    """
 
     __slots__ = (
-        "algorithm", "drained", "hits", "key", "lap", "members", "panic", "pick", "randrange", "ring", "stale", "turns",
+        "algorithm", "choose", "drained", "hits", "key", "lap", "members", "panic", "pick", "queue", "randrange",
+        "retries", "ring", "stale", "turns",
     )  # fmt: skip
 
-    def __init__(self, key: str, algorithm: str, randrange: Callable[[int], int]) -> None:
+    def __init__(self, key: str, algorithm: str, randrange: Callable[[int], int], limit: int = 0) -> None:
         self.key = key
         self.algorithm = algorithm if algorithm in ALGORITHMS else DEFAULT
-        self.pick = ALGORITHMS[self.algorithm]
+        algorithm_itself = ALGORITHMS[self.algorithm]
+        self.choose = with_room(algorithm_itself, limit) if limit else algorithm_itself  # for those whose turn it is
+        self.pick = behind_queue(self.choose) if limit else self.choose  # for those who come
+        self.queue: dict[Any, None] = {}  # sessions that wait for room, in their order (queueing.py)
+        self.retries: dict[Any, None] = {}  # likewise, but not with those that have been asked already
         self.members: dict[str, Member] = {}
         self.hits = 0
         self.drained = False  # its key is: nobody takes new requests for it

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536  # bytes a read; larger ones bring nothing
 TURN_BYTES = 4 * CHUNK  # that one direction of one session moves before the others have their turn
+RESUMES = 16  # sessions a wake-up that move their next `TURN_BYTES`, so that the others are not forgotten
 LENGTH_VAR = b"\x0e\x00CONTENT_LENGTH"
 
 READ = EPOLLIN | EPOLLRDHUP | EPOLLET
@@ -82,7 +83,7 @@ def relay_down(engine: Engine, session: Session) -> None:
             return
         budget -= sent
         if budget <= 0:
-            return engine.cut(session)
+            return cut(engine, session)
         data = b""
 
 
@@ -112,7 +113,7 @@ def relay_up(engine: Engine, session: Session) -> None:
         if not session.client_ready or session.deaf:
             return
         if budget <= 0:
-            return engine.cut(session)
+            return cut(engine, session)
         try:
             session.up = session.client.recv(CHUNK, MSG_DONTWAIT)
         except BlockingIOError:
@@ -124,6 +125,30 @@ def relay_up(engine: Engine, session: Session) -> None:
             return engine.close(session)
         count_body(session, len(session.up))
         session.client_ready = len(session.up) == CHUNK
+
+
+def cut(engine: Engine, session: Session) -> None:
+    """The session has had its share; it goes on when the others have had theirs."""
+    if not session.resumes:
+        session.resumes = True
+        if not engine.resumable:
+            engine.wake()
+        engine.resumable.append(session)
+
+
+def resume(engine: Engine) -> None:
+    """Go on with the sessions whose turn was cut."""
+    waiting, engine.resumable = engine.resumable[:RESUMES], engine.resumable[RESUMES:]
+    if engine.resumable:
+        engine.wake()
+    for session in waiting:
+        session.resumes = False
+        session.tick = engine.tick
+        try:
+            relay_down(engine, session)
+            relay_up(engine, session)
+        except Exception:
+            engine.fault(session)
 
 
 def first_byte(session: Session) -> None:

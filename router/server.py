@@ -31,6 +31,8 @@ from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
 from router.pair import Message, encode, messages, pack_health, take_health, unpack_node
+from router.queueing import Queues
+from router.relay import resume
 from router.session import Detours
 from router.static import only_fallback
 from router.table import Change, Table
@@ -75,17 +77,19 @@ class Router:
     ) -> None:
         self.pair = pair
         self.options = options
-        self.table = Table(on_change=self.on_change, on_health=self.on_health)
+        self.table = Table(
+            on_change=self.on_change, on_health=self.on_health, on_drain=self.on_drain, limit=options.max_connections
+        )
         self.feed = self.table.feed("supervisor")
         loop = gevent.get_hub().loop
-        wake, wake_room = loop.timer(0.0), loop.timer(0.0)
+        wake, wake_room, wake_queues = (loop.timer(0.0) for _ in range(3))
         self.lookups = Lookups(on_demand, timeout=options.lookup_timeout, news=self.on_question)
         self.looks = loop.timer(LOOK_EVERY, LOOK_EVERY)
         self.engine = Engine(
             self.table,
             limits=Limits.of(options),
             errors=None if options.error_pages in ("", OFF) else Errors(int(options.unknown_key_status), pages),
-            wake=lambda: wake.start(self.engine.resume),
+            wake=lambda: wake.start(resume, self.engine),
             health=Health(
                 self.table,
                 gracetime=options.gracetime,
@@ -104,6 +108,12 @@ class Router:
                 fallback_key=options.subscription_fallback_key,
             ),
             room=lambda engine: WaitingRoom(engine, self.lookups, wake=lambda: wake_room.start(engine.room.serve)),
+            queues=lambda engine: Queues(
+                engine,
+                limit=options.max_connections,
+                longest=options.max_queue,
+                wake=lambda: wake_queues.start(engine.queues.serve),
+            ),
         )
         self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd in listeners]
         self.batches = loop.io(self.engine.fileno(), 1)
@@ -207,6 +217,10 @@ class Router:
             self.engine.room.call(change.key)
         elif self.serving:
             self.engine.health.start_slowly(change.joined)
+        self.engine.queues.call()
+
+    def on_drain(self) -> None:
+        self.engine.queues.call()
 
     def on_question(self) -> None:
         """There is a key to ask the supervisor for."""
@@ -243,6 +257,7 @@ class Router:
     def on_health(self, endpoint: Endpoint) -> None:
         if endpoint.state == LIVE:
             self.engine.health.start_slowly(endpoint.members)
+        self.engine.queues.call()
         if self.relayed:
             return
         if endpoint.state in (LIVE, OUT):

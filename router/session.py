@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from socket import MSG_DONTWAIT, SHUT_WR
 from time import monotonic
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from _socket import socket
 
     from router.engine import Engine
-    from router.pool import Member
+    from router.pool import Member, Pool
 
-HEAD, WAIT, CONNECT, RELAY, DETOUR, CLOSED = range(6)  # engine.py draws the ways between them
+HEAD, WAIT, QUEUED, CONNECT, RELAY, DETOUR, CLOSED = range(7)  # engine.py draws the ways between them
 
 # Not the node's fault, which is not marked: the backlog of its unix socket is full, or the trouble is our own.
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -125,11 +125,15 @@ class Detours:
 
     def nowhere(self, session: Session, refusal: str) -> None:
         """The session's key has no node, for the reason `refusal`: ask one that the options name for that."""
-        member = self._stand_in(session, refusal)
-        if member is not None:
-            self.engine.connect(session, member)
-        else:
+        if not any(self._goes_to(session, key) for key in self._stand_ins(refusal)):
             self.engine.refuse(session, NO_NODE if refusal == UNKNOWN and TO in self.engine.pools else refusal)
+
+    def left_behind(self, session: Session, key: str) -> None:
+        """It has waited for room at a node of `key`, and none of them can be asked any more."""
+        if session.tries == 0:
+            return self.engine.route(session, session.head, session.size)
+        session.state = DETOUR
+        gevent.spawn(self._connect, session, key)
 
     def unconnected(self, session: Session, member: Member, error: int) -> None:
         """No connection to `member` came about; `error` is the errno."""
@@ -155,9 +159,9 @@ class Detours:
         if error in PASSING:
             session.busy = (*session.busy, member.endpoint)
         if session.tries > self.max_retries:
-            text = f"no node of {asked_key(session, member)!r} could be connected to"
+            text = f"no node of {asked_key(session, member.pool.key)!r} could be connected to"
             return self._give_up(session, "unreachable", text)
-        self._connect(session, member)
+        self._connect(session, member.pool.key)
 
     def _ask_elsewhere(self, session: Session, member: Member) -> None:
         self.engine.complaints.count("unanswered")
@@ -169,7 +173,7 @@ class Detours:
         session.retried = True
         session.uploaded, session.missing = False, 0  # the body is counted anew, as it is sent anew
         session.avoid = (*session.avoid, member.endpoint)
-        self.budget.spent += self._connect(session, member)
+        self.budget.spent += self._connect(session, member.pool.key)
 
     def _is_repeatable(self, session: Session) -> bool:
         head, size = session.head, session.size
@@ -194,58 +198,65 @@ class Detours:
                 self.sleep(0)
         self.engine.close(session)
 
-    def _connect(self, session: Session, member: Member) -> bool:
-        """The next node of the pool; where only ones that were busy are left, those again a little later. False where
-        none is left.
+    def _connect(self, session: Session, key: str) -> bool:
+        """The next node of the key's pool; where only ones that were busy are left, those again a little later. False
+        where none is left.
         """
-        key = member.pool.key
-        chosen = self._pick(session, key)
-        if chosen is None and session.busy and session.state == DETOUR:
+        if self._goes_on(session, key):
+            return True
+        if session.busy and session.state == DETOUR:
             self.sleep(BUSY_WAIT)
             session.avoid = tuple(endpoint for endpoint in session.avoid if endpoint not in session.busy)
             session.busy = ()
-            chosen = self._pick(session, key)
-        if chosen is None:
-            self._give_up(session, NO_NODE, f"no other node of {asked_key(session, member)!r} is left to ask")
-            return False
-        self.engine.connect(session, chosen)
-        return True
+            if self._goes_on(session, key):
+                return True
+        self._give_up(session, NO_NODE, f"no other node of {asked_key(session, key)!r} is left to ask")
+        return False
 
-    def _pick(self, session: Session, key: str) -> Member | None:
+    def _goes_on(self, session: Session, key: str) -> bool:
         # One that is picked must be asked, or a trial would never end: nobody picks for a client that has left.
         if session.state != DETOUR:
-            return None
+            return False
         last = session.tries == self.max_retries  # a large pool that dies as a whole must leave one try to a fallback
-        return (self._fallback(session) if last else None) or self._of(key, session) or self._fallback(session)
+        return any(self._goes_to(session, each) for each in ((FALLBACK, key) if last else (key, FALLBACK)))
 
-    def _of(self, key: str, session: Session) -> Member | None:
-        """The next node of the key's pool, if there is one that the session has not asked yet."""
+    def _goes_to(self, session: Session, key: str) -> bool:
+        """Ask the next node of the key's pool that the session has not asked yet, or wait until one has room. False
+        where there is none.
+        """
         pool = self.engine.pools.get(key)
         if pool is None:
-            return None
+            return False
         pool.hits += 1
-        return pool.pick(pool, session.avoid)
+        member = pool.pick(pool, session.avoid)
+        if member is None:
+            if self.engine.queues.enter(session, pool):
+                return True
+            if key == FALLBACK:
+                member = self._failed(session, pool)
+        if member is None:
+            return False
+        self.engine.connect(session, member)
+        return True
 
-    def _stand_in(self, session: Session, refusal: str) -> Member | None:
-        """Who serves a key without nodes. `to` is for keys that nobody knows, whatever has become of known ones."""
-        member = None
-        if refusal in (UNKNOWN, NO_NODE):
-            member = self._of(self.fallback_key, session)
-        if member is None and refusal == UNKNOWN:
-            member = self._of(TO, session)
-        if member is None and self.fallback_on_no_key:
-            member = self._fallback(session)
-        return member
-
-    def _fallback(self, session: Session) -> Member | None:
-        """The first fallback node that is in turn. Failed ones are asked again where no other is left: it is the last
-        resort, and one that is back serves at once.
+    def _failed(self, session: Session, pool: Pool) -> Member | None:
+        """A fallback node that has failed. It is asked again where no other is left: it is the last resort, and one
+        that is back serves at once.
         """
-        pool = self.engine.pools.get(FALLBACK)
-        if pool is None:
-            return None
-        left = (one for one in pool.members.values() if one.endpoint not in session.avoid and not one.endpoint.drained)
-        return self._of(FALLBACK, session) or next(left, None)
+        for member in pool.members.values():
+            endpoint = member.endpoint
+            if endpoint not in session.avoid and not endpoint.drained and self.engine.queues.has_room(endpoint):
+                return member
+        return None
+
+    def _stand_ins(self, refusal: str) -> Iterator[str]:
+        """Whose nodes serve a key without any; `to` is for keys that nobody knows, whatever became of known ones."""
+        if refusal in (UNKNOWN, NO_NODE):
+            yield self.fallback_key
+        if refusal == UNKNOWN:
+            yield TO
+        if self.fallback_on_no_key:
+            yield FALLBACK
 
     def _blame(self, session: Session, member: Member, error: int) -> None:
         """Say so, and mark the endpoint if it was its fault and nobody has done so yet."""
@@ -262,9 +273,8 @@ class Detours:
             self.engine.refuse(session, kind, text)
 
 
-def asked_key(session: Session, member: Member) -> str:
-    """The key that a request which went to `member` is for."""
-    key = member.pool.key
+def asked_key(session: Session, key: str) -> str:
+    """The key that a request which went to a node of `key` is for."""
     if key not in RESERVED:
         return key
     if not session.head:  # the client has left

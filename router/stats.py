@@ -66,12 +66,12 @@ class Slot:
         self.counts = {}
 
     def total(self) -> Counts:
-        """`requests`, `tx` and `complaints` of all its processes so far."""
+        """`requests`, `tx`, `queued_in_all` and `complaints` of all its processes so far."""
         both = (self.past, self.counts)
         complaints: Counter[str] = Counter()
         for counts in both:
             complaints.update(counts.get("complaints", {}))
-        added = {name: sum(counts.get(name, 0) for counts in both) for name in ("requests", "tx")}
+        added = {name: sum(counts.get(name, 0) for counts in both) for name in ("requests", "tx", "queued_in_all")}
         return {**added, "complaints": complaints}
 
 
@@ -91,12 +91,19 @@ def count(engine: Engine, cheap: bool) -> Counts:
     return {
         "active": engine.active,
         "waiting": len(engine.room.keys),
+        "queued": {pool.key: len(pool.queue) + len(pool.retries) for pool in engine.queues.pools},
+        "queued_in_all": engine.queues.entered,
         "requests": engine.requests,
         "tx": tx,
         "cheap": cheap,
         "complaints": dict(engine.complaints.counted),
         "pools": pools,
     }
+
+
+def queued(counts: Counts) -> int:
+    """Requests that wait for a node with room, in one router."""
+    return sum(counts.get("queued", {}).values())
 
 
 def retire(table: Table, slot: Slot) -> None:
@@ -140,6 +147,12 @@ def snapshot(
     complaints: Counter[str] = Counter()
     for slot in slots:
         complaints.update(slot.total()["complaints"])
+    queue = {
+        "waiting": sum(queued(counts) for counts in shares),
+        "entered": sum(slot.total()["queued_in_all"] for slot in slots),
+        "refused": complaints["queue full"],
+        "timed_out": complaints["queue timeout"],
+    }
     return {
         "version": __version__,
         "listen_queue": listen_queue,
@@ -153,6 +166,7 @@ def snapshot(
         "subscriptions": [_pool(table, key, shares) for key in table.pools if key not in RESERVED],
         "warming": warming,
         "waiting": sum(counts.get("waiting", 0) for counts in shares),
+        "queue": queue,
         "lookups": {**lookups, "refused": lookups["refused"] + complaints[TOO_MANY]},
         "cheap": int(bool(shares) and all(counts.get("cheap", False) for counts in shares)),
         "workers": workers,
@@ -195,7 +209,8 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
 
 def _router(slot: Slot, worker: Mapping[str, Any]) -> dict[str, Any]:
     """The same process in few words, and when it was heard last: one that is stuck does not answer."""
-    return {**{name: worker[name] for name in ("pid", "active_sessions", "requests")}, "last_answer": slot.last_answer}
+    names = ("pid", "active_sessions", "requests")
+    return {**{name: worker[name] for name in names}, "queued": queued(slot.counts), "last_answer": slot.last_answer}
 
 
 def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class Table:
     `on_change` hears of membership, `on_health` of endpoints' states, `on_drain` of what is drained, `on_name` of each
     new host name, `on_spoken` of each source that has given all that it can see, for the first time, `on_answer` of
     each key of which a feed has said all that it knows, or that it cannot tell. `is_own` says of a numeric address
-    whether the router itself listens there: a node there would send each request round and round.
+    whether the router itself listens there: a node there would send each request round and round. `limit` is
+    the pools' (pool.py).
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Table:
         on_spoken: Callable[[Feed], None] = lambda feed: None,
         on_answer: Callable[[Feed, str], None] = lambda feed, key: None,
         is_own: Callable[[str], bool] = lambda address: False,
+        limit: int = 0,
         randrange: Callable[[int], int] = randrange,
     ) -> None:
         self.pools: dict[str, Pool] = {}
@@ -90,6 +92,7 @@ class Table:
         self.on_spoken = on_spoken
         self.on_answer = on_answer
         self.is_own = is_own
+        self.limit = limit
         self.randrange = randrange
 
     def feed(self, source: str, max_keys: int = UNLIMITED, max_nodes: int = UNLIMITED) -> Feed:
@@ -276,7 +279,7 @@ class Table:
                     self.names[node.host].error = f"{MOST_NAMED} nodes are there by host names, and this is one more"
                     continue  # the next lookup may find room
                 if pool is None:
-                    pool = self.pools[key] = Pool(key, node.algorithm, self.randrange)
+                    pool = self.pools[key] = Pool(key, node.algorithm, self.randrange, self.limit)
                     pool.drained = key in self.drained[1]
                     change.opened = True
                 change.joined.append(self._join(pool, node))

@@ -19,7 +19,7 @@ from router.endpoint import LIVE, OUT, TRIAL, Endpoint
 from router.pool import Member, Pool
 from router.said import Said, said, sayers
 from router.static import RESERVED, TO
-from router.stats import Counts, Slot
+from router.stats import Counts, Slot, queued
 from router.table import Table
 
 Json = dict[str, Any]
@@ -67,6 +67,7 @@ def status(state: State) -> Json:
         "addresses": {use: list(addresses) for use, addresses in state.addresses.items()},
         "warming": state.warming,
         "waiting": sum(counts.get("waiting", 0) for counts in shares),
+        "queued": sum(queued(counts) for counts in shares),
         "in_flight": sum(counts.get("active", 0) for counts in shares),
         "requests": sum(slot.total()["requests"] for slot in state.slots),
         "pools": len(table.pools.keys() - RESERVED.keys()),
@@ -106,6 +107,7 @@ def _summary(state: State, pool: Pool) -> Json:
         "nodes": len(turns),
         "out": turns.count(OUT),
         "drained": pool.drained,
+        "queued": sum(counts.get("queued", {}).get(pool.key, 0) for counts in state.shares()),
         "sources": [name for name, _ in said(state.table, pool.key)],
     }
 

@@ -284,8 +284,8 @@ DIFFERENCES = (
         "The fields of 2.0, or of 2.1.",
         "Those of both, and beside uWSGI's names: `routers` (a process each), `complaints` (what went wrong with "
         "requests, by kind), `sources` (nodes, errors, dropped entries by reason), `hosts` (names and their "
-        "addresses), `workers` and `listen_queue` (the router processes, as uwsgitop reads workers), `warming` and "
-        "`waiting`; a node has `host`, the name that it was announced by.",
+        "addresses), `workers` and `listen_queue` (the router processes, as uwsgitop reads workers), `warming`, "
+        "`waiting` and `queue`; a node has `host`, the name that it was announced by.",
         "Tools find what they look for, whichever version they were written for.",
     ),
     Difference(

@@ -1,6 +1,7 @@
 """What a router has yet to be told: one message for all that is news, whatever happened since it last read."""
 
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import gevent.event
@@ -10,7 +11,9 @@ from router import child
 from router.child import Child
 from router.endpoint import Cause
 from router.node import Node
+from router.options import Options
 from router.pair import unpack_node
+from router.stats import Slot
 from router.table import Change, Table
 
 
@@ -42,6 +45,18 @@ class Unread(Child):
 @pytest.fixture
 def unread() -> Unread:
     return Unread()
+
+
+def test_each_process_is_told_its_part_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = SimpleNamespace(pid=7)
+    monkeypatch.setattr("gevent.subprocess.Popen", lambda *arguments, **more: started)
+    options = Options(max_connections=3, processes=2)
+    told = []
+    for number in (1, 2):
+        made = Child(Slot(number), Table(), options, [], 2, lambda: 0.0, SimpleNamespace(whom=""), {})  # type: ignore[arg-type]
+        told.append(Options.from_json(made.hello["options"]).max_connections)
+        made.end()
+    assert told == [2, 1]
 
 
 def told(message: dict[str, Any]) -> dict[str, tuple[list[str], list[str]]]:

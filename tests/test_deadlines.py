@@ -35,8 +35,8 @@ def drip(router: OneRouter, begin: bytes, rest: bytes) -> tuple[bytes, int]:
 
 
 def test_limits_are_those_of_the_options() -> None:
-    assert Limits.of(Options()) == Limits(head=10, connect=3, first_byte=60, idle=60, session=0)
-    assert Limits.of(Options(timeout=4, session_timeout=2, first_byte_timeout=9)) == Limits(2, 3, 9, 4, 2)
+    assert Limits.of(Options()) == Limits(head=10, connect=3, first_byte=60, idle=60, session=0, queue=5)
+    assert Limits.of(Options(timeout=4, session_timeout=2, first_byte_timeout=9)) == Limits(2, 3, 9, 4, 2, 5)
 
 
 def test_a_head_that_drips_is_ended_whatever_the_idle_limit() -> None:

@@ -35,7 +35,8 @@ def test_a_direction_that_could_go_on_for_ever_is_cut_after_its_turn(relay: Any,
     session.member = cast(Any, SimpleNamespace(tx=0, rx=0, endpoint=SimpleNamespace(family=2, broken=0)))
     session.state = RELAY
     session.client_ready = True
-    cut: list[Session] = []
-    relay(SimpleNamespace(tx=0, cut=cut.append), session)
-    assert cut == [session]
+    woken: list[bool] = []
+    engine = SimpleNamespace(resumable=[], wake=lambda: woken.append(True))
+    relay(engine, session)
+    assert (engine.resumable, woken) == ([session], [True])
     assert TURN_BYTES <= getattr(session, sink).taken <= TURN_BYTES + CHUNK

@@ -64,6 +64,8 @@ def share(
     return {
         "active": ref,
         "waiting": 2,
+        "queued": {"foo.com": 2},
+        "queued_in_all": 5,
         "requests": requests,
         "tx": 10 * requests,
         "cheap": cheap,
@@ -99,6 +101,15 @@ def test_lookups_are_what_was_asked_and_what_routers_refused_to_ask() -> None:
     assert shown(a_table(), first, second)["lookups"] == {"asked": 4, "open": 1, "refused": 2 + 3 + 3}
 
 
+def test_the_queue_is_what_waits_now_and_what_has_come_into_it_or_in_vain_since_ever() -> None:
+    first, second = slots(share(1), share(1))
+    for slot in (first, second):
+        slot.counts["complaints"] = {"queue full": 3, "queue timeout": 1}
+    first.vacate()
+    first.fill(1002, 60.5, cheap=False)
+    assert of(a_table(), [first, second])["queue"] == {"waiting": 2, "entered": 10, "refused": 6, "timed_out": 2}
+
+
 def test_a_router_process_is_shown_as_a_worker() -> None:
     first, second = shown(a_table(), share(3, ref=1), share(4, cheap=True))["workers"]
     assert first == {
@@ -115,8 +126,8 @@ def test_a_router_process_is_shown_as_a_worker() -> None:
 def test_routers_are_the_same_rows_with_fewer_names() -> None:
     found = shown(a_table(), share(3, ref=1), share(4))
     assert found["routers"] == [
-        {"pid": 1000, "active_sessions": 1, "requests": 3, "last_answer": 70.25},
-        {"pid": 1001, "active_sessions": 0, "requests": 4, "last_answer": 70.25},
+        {"pid": 1000, "active_sessions": 1, "requests": 3, "queued": 2, "last_answer": 70.25},
+        {"pid": 1001, "active_sessions": 0, "requests": 4, "queued": 2, "last_answer": 70.25},
     ]
 
 

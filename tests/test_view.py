@@ -61,10 +61,16 @@ def share(key: str, **nodes: list[Any]) -> dict[str, Any]:
 def test_the_status_adds_up() -> None:
     table = a_table()
     fail(table, ":2")
-    found = view.status(state(table, {"active": 2, "requests": 5, "waiting": 1}, {"active": 1, "requests": 6}))
+    found = view.status(
+        state(
+            table,
+            {"active": 2, "requests": 5, "waiting": 1, "queued": {"foo.com": 2, "bar.com": 1}},
+            {"active": 1, "requests": 6},
+        )
+    )
     assert (found["pid"], found["started"], found["uptime"]) == (42, 4940, 60)
     assert (found["pools"], found["nodes"], found["out"]) == (2, 2, 1)
-    assert (found["in_flight"], found["requests"], found["waiting"]) == (3, 11, 1)
+    assert (found["in_flight"], found["requests"], found["waiting"], found["queued"]) == (3, 11, 1, 3)
     assert [one["name"] for one in found["sources"]] == ["subscription", "consul"]
     assert [(one["number"], one["pid"], one["state"]) for one in found["processes"]] == [
         (1, 101, "accepting"),
@@ -102,16 +108,25 @@ def test_the_nodes_of_options_are_no_pools_and_serve_what_has_no_node() -> None:
 def test_pools_are_listed_with_their_sources() -> None:
     table = a_table()
     fail(table, ":1")
-    assert view.pools(state(table))["pools"] == [
+    assert view.pools(state(table, {"queued": {"foo.com": 2}}, {"queued": {"foo.com": 1}}))["pools"] == [
         {
             "key": "foo.com",
             "algorithm": "wrr",
             "nodes": 2,
             "out": 1,
             "drained": False,
+            "queued": 3,
             "sources": ["subscription", "consul"],
         },
-        {"key": "bar.com", "algorithm": "wrr", "nodes": 1, "out": 0, "drained": False, "sources": ["consul"]},
+        {
+            "key": "bar.com",
+            "algorithm": "wrr",
+            "nodes": 1,
+            "out": 0,
+            "drained": False,
+            "queued": 0,
+            "sources": ["consul"],
+        },
     ]
 
 
