@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 
 from router import __version__, commands, net
 from router.configuration import HelpRequested, VersionRequested, load
-from router.handover import Estate, inherited
+from router.errors import own_pages
+from router.handover import Estate, inherited, on_trial
 from router.help import help_text
 from router.logs import log, log_to
 from router.options import Options
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         options, warnings = load(argv, os.environ)
         if options.check:
-            open_sources(options)
+            check(options, on_trial(os.environ, os.getppid()))
             return 0
     except HelpRequested:
         print(help_text(), commands.help_text(), sep="\n", end="")
@@ -89,15 +90,36 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
         log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)
     estate.close_rest()
     return Supervisor(
-        options, listeners, sources, stats_listener, [*names, *announcing], log_fd, admin_listener, estate, sockets.held
+        options,
+        listeners,
+        sources,
+        stats_listener,
+        [*names, *announcing],
+        log_fd,
+        admin_listener,
+        estate,
+        sockets.held,
+        sorted(sockets.used),
     )
 
 
-def open_sources(options: Options) -> None:
-    """As `discover`, for a check: what binds or runs nothing. ValueError where a source cannot be."""
-    for word in words(options.discovery):
-        if word != SUBSCRIPTION:
-            open_source(word)
+def check(options: Options, trial: Estate | None) -> None:
+    """Whether they can be used. ValueError, if not. Addresses are bound where a start before us asks, in whose place
+    they would be, and whose `trial` estate we have; anybody else may ask while a gfrouter runs.
+    """
+    own_pages(options.error_pages)
+    if trial is None:
+        for word in words(options.discovery):
+            if word != SUBSCRIPTION:
+                open_source(word)
+        return
+    with ExitStack() as stack:
+        passed = passed_sockets(os.environ, os.getppid())
+        sockets = Sockets(options, stack, passed, trial, own=set(trial.descriptors()), trial=True)
+        sockets.listeners()
+        discover(options, sockets)
+        sockets.stats()
+        admin(options, sockets)
 
 
 def admin(options: Options, sockets: Sockets) -> socket.socket | None:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
@@ -23,6 +23,7 @@ from router.logs import log
 from router.uwsgi import printable
 
 VARIABLE = "GFROUTER_HANDOVER"
+TRIAL = "GFROUTER_TRIAL"
 CHECK = "--check"
 CHECK_WAIT = 30.0  # seconds; a start takes a tenth of one, on a machine that has something else to do ten times that
 HEAR = 0.001  # seconds in which the loop hears of the signals that have come
@@ -109,9 +110,22 @@ def inherited(environ: MutableMapping[str, str], pid: int) -> Estate:
     return estate
 
 
-def why_not() -> str:
-    """Why our own command would not start now; empty where it would. Binds nothing."""
+def on_trial(environ: Mapping[str, str], parent: int) -> Estate | None:
+    """What a check may use that the process `parent` has asked for by `why_not`; None for anybody else's."""
+    try:
+        record = json.loads(environ.get(TRIAL, "null"))
+        return Estate([Held(**each) for each in record["held"]]) if record["pid"] == parent else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def why_not(held: Sequence[Held], given: Sequence[int]) -> str:
+    """Why our own command would not start in our place; empty where it would.
+
+    The one that checks it has `held` and the descriptors that we were `given`, so it can bind whatever else is wanted.
+    """
     command = [sys.executable, *sys.orig_argv[1:], CHECK]
+    trial = json.dumps({"pid": os.getpid(), "held": [*map(asdict, held)]})
     try:
         done = gevent.subprocess.run(
             command,
@@ -119,6 +133,8 @@ def why_not() -> str:
             stdout=gevent.subprocess.DEVNULL,
             stderr=gevent.subprocess.PIPE,
             timeout=CHECK_WAIT,
+            env={**os.environ, TRIAL: trial},
+            pass_fds=[*(one.fd for one in held), *given],
             start_new_session=True,  # the signals of a terminal are ours
         )
     except gevent.subprocess.TimeoutExpired:

@@ -36,6 +36,7 @@ class Sockets:
     stack: ExitStack
     passed: Sequence[Passed]
     estate: Estate = field(default_factory=Estate)  # what a start before this one has bound
+    trial: bool = False  # only whether it could be bound is asked for: nothing stays, and nothing is taken away
     used: set[int] = field(default_factory=set)  # descriptors of `passed` that somebody serves
     own: set[int] = field(default_factory=set)  # descriptors of what was bound here
     held: list[Held] = field(default_factory=list)  # to be handed over to the next start
@@ -46,8 +47,7 @@ class Sockets:
         columns: list[list[socket.socket]] = []
         for address in self._addresses("listen", self.options.listen, SOCK_STREAM):
             local = parse_local(address)
-            with self._spared(columns):
-                columns.append(shared[local.number] if isinstance(local, Shared) else self._by_slot(address))
+            columns.append(shared[local.number] if isinstance(local, Shared) else self._by_slot(address))
         slots = zip(*columns, strict=True)
         # By descriptor: `fastrouter = =0` twice is one listener.
         return [list({listener.fileno(): listener for listener in slot}.values()) for slot in slots]
@@ -55,11 +55,7 @@ class Sockets:
     def subscription_servers(self) -> list[socket.socket]:
         """A datagram socket for each address where workers announce themselves."""
         addresses = self._addresses("subscription_server", self.options.subscription_server, SOCK_DGRAM)
-        servers: list[socket.socket] = []
-        for address in addresses:
-            with self._spared(servers):
-                servers.append(self._bind(address, kind=SOCK_DGRAM))
-        return servers
+        return [self._bind(address, kind=SOCK_DGRAM) for address in addresses]
 
     def stats(self) -> socket.socket | None:
         """The listener of the stats server; None where there is none."""
@@ -76,19 +72,10 @@ class Sockets:
         user = os.geteuid()
         place = default_place(os.environ, user)
         make_folder(os.path.dirname(place), user)
-        listener = self.estate.take(place, SOCK_STREAM) or net.bind(place, mode=SOCKET_MODE)
+        taken = self.estate.take(place, SOCK_STREAM)
+        listener = taken or net.bind(place, mode=SOCKET_MODE)
         self.held.append(Held(place, SOCK_STREAM, listener.fileno()))
-        return self.stack.enter_context(_closed(listener, vacuum=True))
-
-    @contextmanager
-    def _spared(self, bound: Sequence[object]) -> Iterator[None]:
-        """A new address that cannot be had must not end a service that others still reach."""
-        try:
-            yield
-        except AddressError as error:
-            if not (self.estate.resumed and bound):
-                raise
-            log.error("%s; going on without it", error)
+        return self.stack.enter_context(_closed(listener, vacuum=not (self.trial and taken)))
 
     def unused(self) -> list[Passed]:
         """What systemd passed and nobody serves: whoever connects there would wait for ever."""
@@ -133,7 +120,7 @@ class Sockets:
         processes = self.options.processes
         own = self.options.reuse_port and not isinstance(parse_local(address), Inherited)
         first = self._bind(address, reuse_port=own)
-        if not own or first.family == socket.AF_UNIX:
+        if not own or first.family == socket.AF_UNIX or self.trial:  # a further one would be given connections
             return [first] * processes
         if not first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):  # bound by a start that had no reuse-port
             log.warning("%s serves all routers until the next stop, as it was bound without reuse-port", address)
@@ -158,10 +145,10 @@ class Sockets:
             if local.which in self.used:
                 raise AddressError(address, f"descriptor {local.which} has a use already", "cannot bind ")
             self.used.add(local.which)
-        listener = self.estate.take(address, kind)
-        if listener is not None and kind == SOCK_STREAM:
-            listener.listen(net.listen_backlog(self.options.backlog))
-        listener = listener or net.bind(
+        taken = self.estate.take(address, kind)
+        if taken is not None and kind == SOCK_STREAM:
+            taken.listen(net.listen_backlog(self.options.backlog))
+        listener = taken or net.bind(
             address,
             kind=kind,
             backlog=self.options.backlog,
@@ -174,7 +161,8 @@ class Sockets:
         self.own.add(listener.fileno())
         if not isinstance(local, Inherited):  # those are there again after an exec
             self.held.append(Held(address, kind, listener.fileno()))
-        return self.stack.enter_context(_closed(listener, self.options.vacuum and not isinstance(local, Inherited)))
+        vacuum = not taken if self.trial else self.options.vacuum
+        return self.stack.enter_context(_closed(listener, vacuum and not isinstance(local, Inherited)))
 
 
 @contextmanager

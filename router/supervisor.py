@@ -56,7 +56,8 @@ class Supervisor:
     """One whole gfrouter. `run` returns when it has stopped.
 
     `listeners` are those of each router; `addresses` are those to show in the stats; `log_fd` is where the routers
-    write their lines. `estate` was left by the start before this one, and `held` is to be left to the next one.
+    write their lines. `estate` was left by the start before this one, and `held` is to be left to the next one, as are
+    the descriptors that we were `given`.
     ValueError where the folder of error pages cannot be read.
     """
 
@@ -71,6 +72,7 @@ class Supervisor:
         admin_listener: socket.socket | None = None,
         estate: Estate | None = None,
         held: Sequence[Held] = (),
+        given: Sequence[int] = (),
     ) -> None:
         self.options = without_cheap(options, [one.source for one in sources])
         self.pages = own_pages(options.error_pages)
@@ -107,6 +109,7 @@ class Supervisor:
             StateFile(options.state_file, self.table, self.sources, self.news) if options.state_file else None
         )
         self.held = held
+        self.given = given
         self.predecessors = Predecessors(self.estate.routers)
         self.stats_listener = stats_listener
         self.admin_listener = admin_listener
@@ -195,7 +198,7 @@ class Supervisor:
     def start_anew(self) -> None:
         """Execute gfrouter in our place, if it would start. While stopping already, there is nothing more to do."""
         log.info("starting anew, when the configuration is checked")
-        if (reason := why_not()) and not self.stopping.is_set():
+        if (reason := why_not(self.held, self.given)) and not self.stopping.is_set():
             log.error("not starting anew, going on as before: %s", reason)
             return
         with signals_held_back():

@@ -111,19 +111,35 @@ def descriptors(pid: int) -> int:
 
 @pytest.mark.slow
 def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
-    address, server, stats = (free_address() for _ in range(3))
+    path, new, address, server, stats = (
+        str(tmp_path / "a.sock"),
+        tmp_path / "b.sock",
+        *(free_address() for _ in range(3)),
+    )
     ini = tmp_path / "router.ini"
-    good = f"[gfrouter]\nlisten = {address}\nsubscription-server = {server}\nstats = {stats}\n"
-    ini.write_text(good)
-    with Router(ini=ini, address=address, subscriptions=server, stats_address=stats) as router:
-        ini.write_text(good + "timeout = soon\n")
-        router.send_signal(signal.SIGHUP)
-        router.wait_line("not starting anew, going on as before: gfrouter: .*timeout.*soon", timeout=30)
-        assert router.stats()["pid"] == router.pid
-        ini.write_text(good + "discovery = nowhere://x\n")
-        router.send_signal(signal.SIGUSR2)
-        router.wait_line("not starting anew, going on as before: gfrouter: .*nowhere", timeout=30)
-        assert starts(router) == 1
+    with ScriptedNode(answer(HELLO)) as node, ScriptedNode() as other:
+        good = f"[gfrouter]\nlisten = {address}\nsubscription-server = {server}\nstats = {stats}\nto = {node.address}\n"
+        good += f"listen = {path}\nvacuum = yes\nwarm-timeout = 0\n"
+        ini.write_text(good)
+        with Router(ini=ini, address=address, subscriptions=server, stats_address=stats) as router:
+            bad = {
+                "timeout = soon\n": "timeout.*soon",
+                "discovery = nowhere://x\n": "nowhere",
+                f"error-pages = {tmp_path}/none\n": "error-pages: .*none",
+                f"listen = {new}\nlisten = {other.address}\n": f"cannot bind .*{other.address}.*in use",
+                f"subscription-server = {new}\nadmin = {other.address}\n": f"cannot bind .*{other.address}.*in use",
+            }
+            for more, why in bad.items():
+                ini.write_text(good + more)
+                router.send_signal(signal.SIGHUP)
+                router.wait_line(f"not starting anew, going on as before: gfrouter: .*{why}", timeout=30)
+            assert starts(router) == 1
+            assert ask(address, GET) == ask(path, GET) == HELLO
+            assert not new.exists()
+            ini.write_text(good)  # and from here it goes on
+            start_anew(router)
+            assert ask(address, GET) == ask(path, GET) == HELLO
+        assert not other.connections
 
 
 @pytest.mark.slow
