@@ -189,6 +189,10 @@ class Child:
         self.pair.sendall(data)
         self.sending_since = None
 
+    def is_midway(self) -> bool:
+        """Whether it has not been sent all that was begun, or nothing yet: another message would be misunderstood."""
+        return not self.told or self.sending_since is not None
+
     def _is_stuck(self) -> bool:
         return self.sending_since is not None and monotonic() - self.sending_since >= STUCK
 

@@ -8,22 +8,25 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from time import monotonic, time
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
 from router import __version__, commands, net
 from router.configuration import HelpRequested, VersionRequested, load
 from router.errors import own_pages
-from router.handover import Estate, inherited, on_trial
+from router.handover import Estate, inherited
 from router.help import help_text
 from router.logs import log, log_to
 from router.options import Options
+from router.saved import restore
 from router.sockets import Sockets
 from router.source import Source
 from router.sources import Common, Opened, load_source, open_source, words
 from router.static import Static
 from router.supervisor import Supervisor
 from router.systemd import passed_sockets
+from router.table import Table
 from router.uwsgi import printable
 
 SUBSCRIPTION = "subscription"  # the source that has sockets of its own among the options
@@ -33,11 +36,11 @@ def main(argv: Sequence[str]) -> int:
     """Run gfrouter, or one of its commands; returns the exit status. What is wrong with the input is one line and 1."""
     if command := commands.named(argv):
         return commands.run(command, list(argv[1:]))
-    estate = inherited(os.environ, os.getpid())
     try:
+        estate = inherited(os.environ, os.getpid(), os.getppid())
         options, warnings = load(argv, os.environ)
         if options.check:
-            check(options, on_trial(os.environ, os.getppid()))
+            check(options, estate)
             return 0
     except HelpRequested:
         print(help_text(), commands.help_text(), sep="\n", end="")
@@ -88,7 +91,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
         log.warning("no source of nodes given, taking subscriptions on %s", ", ".join(announcing))
     for one in sockets.unused():
         log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)
-    estate.close_rest()
+    estate.close_rest(options.vacuum)
     return Supervisor(
         options,
         listeners,
@@ -103,19 +106,20 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
     )
 
 
-def check(options: Options, trial: Estate | None) -> None:
+def check(options: Options, estate: Estate) -> None:
     """Whether they can be used. ValueError, if not. Addresses are bound where a start before us asks, in whose place
-    they would be, and whose `trial` estate we have; anybody else may ask while a gfrouter runs.
+    they would be, and whose `estate` we have; anybody else may ask while a gfrouter runs.
     """
     own_pages(options.error_pages)
-    if trial is None:
+    if not estate.resumed:
         for word in words(options.discovery):
             if word != SUBSCRIPTION:
                 open_source(word)
         return
+    restore(estate.state, Table(), (), now=monotonic(), wall=time())
     with ExitStack() as stack:
         passed = passed_sockets(os.environ, os.getppid())
-        sockets = Sockets(options, stack, passed, trial, own=set(trial.descriptors()), trial=True)
+        sockets = Sockets(options, stack, passed, estate, own=set(estate.descriptors()), trial=True)
         sockets.listeners()
         discover(options, sockets)
         sockets.stats()

@@ -2,6 +2,8 @@
 
 All of it goes over the exec as open descriptors. A JSON text in a memory file says which is which, and VARIABLE says
 which descriptor that is. It names the process, which stays the same one, so whoever else inherits it takes nothing.
+The check before it is handed the same, but for what is known, so whoever could not read that says so while nothing has
+happened. A field that is new needs a default: versions before it leave it out, and do not look at it.
 Signals wait from before the exec until the new start listens to them.
 """
 
@@ -14,16 +16,17 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 import gevent
 import gevent.subprocess
 
+from router import net
 from router.logs import log
 from router.uwsgi import printable
 
 VARIABLE = "GFROUTER_HANDOVER"
-TRIAL = "GFROUTER_TRIAL"
 CHECK = "--check"
 CHECK_WAIT = 30.0  # seconds; a start takes a tenth of one, on a machine that has something else to do ten times that
 HEAR = 0.001  # seconds in which the loop hears of the signals that have come
@@ -32,24 +35,40 @@ HELD_BACK = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signa
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A socket that was bound for `address`, as the options had it. Those of one address are in the slots' order."""
+    """A socket that was bound for `address`, as the options had it. Those of one address are in the slots' order.
+
+    `file` is the identity (net.py) of a unix socket's file.
+    """
 
     address: str
     kind: int
     fd: int
+    file: Sequence[int] | None = None
+
+    def taken(self) -> socket.socket | None:
+        """It, for our own use; None where its file is gone or another's by now, so that nobody reaches it."""
+        sock = socket.socket(fileno=self.fd)
+        if self.file is not None and net.identity(sock) != tuple(self.file):
+            sock.detach()
+            return None
+        sock.setblocking(False)
+        return sock
 
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """A router: the descriptors of its pair and of its process. `until` in monotonic seconds, None: still accepts.
+    """A router and the descriptor of its pair. `until` in monotonic seconds, None: still accepts.
 
-    `midway`: a part of a message has been sent, so nothing more can be said to it.
+    `midway`: it has been sent a part of a message, or not all with which it begins, so nothing more can be said to it.
     """
 
     pid: int
     pair: int
     until: float | None = None
     midway: bool = False
+
+
+Kind = TypeVar("Kind", Held, Old)
 
 
 @dataclass
@@ -61,82 +80,82 @@ class Estate:
     state: object = None
     spoken: list[str] = field(default_factory=list)  # the sources for which nobody waits any more
     again: bool = False  # a signal has come since the configuration was checked
-    resumed: bool = False  # false at the first start
+    resumed: bool = False  # false where nothing was handed over
 
     def take(self, address: str, kind: int) -> socket.socket | None:
         """The next socket that was bound for this address; None where there is none (any more)."""
         for held in self.held:
-            if (held.address, held.kind) == (address, kind):
+            if (held.address, held.kind) == (address, kind) and (sock := held.taken()):
                 self.held.remove(held)
-                sock = socket.socket(fileno=held.fd)
-                sock.setblocking(False)
                 return sock
         return None
 
-    def close_rest(self) -> None:
-        """Nobody wants the sockets that were not taken."""
+    def close_rest(self, vacuum: bool) -> None:
+        """Nobody wants the sockets that were not taken. `vacuum`: nor their files."""
         for held in self.held:
             log.info("no longer bound on %s fd %d", printable(held.address), held.fd)
-            os.close(held.fd)
+            with socket.socket(fileno=held.fd) as sock:
+                if vacuum and held.file is not None and (identity := net.identity(sock)) == tuple(held.file):
+                    net.unlink_own(net.bound_name(sock), identity)
         self.held.clear()
 
     def descriptors(self) -> list[int]:
         return [held.fd for held in self.held] + [router.pair for router in self.routers]
 
 
-def inherited(environ: MutableMapping[str, str], pid: int) -> Estate:
-    """What was handed over to process `pid`: nothing where it starts for the first time."""
+def inherited(environ: MutableMapping[str, str], pid: int, parent: int) -> Estate:
+    """What was handed over to process `pid`, by itself before it was executed or by its `parent` to be checked.
+
+    Nothing where it starts for the first time. ValueError where it cannot be read.
+    """
     text = environ.pop(VARIABLE, None)
     if text is None:
         return Estate()
     try:
         with os.fdopen(int(text), encoding="ascii") as file:
             record = json.load(file)
-        if record.pop("pid") != pid:
+        if record["pid"] not in (pid, parent):
             return Estate()
         estate = Estate(
-            [Held(**each) for each in record["held"]],
-            [Old(**each) for each in record["routers"]],
+            [_known(Held, each) for each in record["held"]],
+            [_known(Old, each) for each in record["routers"]],
             record["state"],
-            record["spoken"],
-            record["again"],
+            record.get("spoken", []),
+            record.get("again", False),
             resumed=True,
         )
-        for fd in estate.descriptors():
-            os.set_inheritable(fd, False)
+        _set_inheritable([held.fd for held in estate.held], False)
+        if record["pid"] == pid:
+            _set_inheritable([router.pair for router in estate.routers], False)
     except (OSError, OverflowError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.error("cannot read what %s=%s hands over: %s", VARIABLE, printable(text), error)
-        return Estate()
+        raise ValueError(f"cannot read what {VARIABLE}={printable(text)} hands over: {error!r}") from None
     return estate
 
 
-def on_trial(environ: Mapping[str, str], parent: int) -> Estate | None:
-    """What a check may use that the process `parent` has asked for by `why_not`; None for anybody else's."""
-    try:
-        record = json.loads(environ.get(TRIAL, "null"))
-        return Estate([Held(**each) for each in record["held"]]) if record["pid"] == parent else None
-    except (ValueError, TypeError, KeyError):
-        return None
+def _known(kind: type[Kind], record: Mapping[str, Any]) -> Kind:
+    """What this version knows of it."""
+    return kind(**{field.name: record[field.name] for field in fields(kind) if field.name in record})
 
 
-def why_not(held: Sequence[Held], given: Sequence[int]) -> str:
+def why_not(estate: Estate, given: Sequence[int]) -> str:
     """Why our own command would not start in our place; empty where it would.
 
-    The one that checks it has `held` and the descriptors that we were `given`, so it can bind whatever else is wanted.
+    The one that checks it has the sockets of `estate` and the descriptors that we were `given`, so it can bind whatever
+    else is wanted.
     """
     command = [sys.executable, *sys.orig_argv[1:], CHECK]
-    trial = json.dumps({"pid": os.getpid(), "held": [*map(asdict, held)]})
     try:
-        done = gevent.subprocess.run(
-            command,
-            stdin=gevent.subprocess.DEVNULL,
-            stdout=gevent.subprocess.DEVNULL,
-            stderr=gevent.subprocess.PIPE,
-            timeout=CHECK_WAIT,
-            env={**os.environ, TRIAL: trial},
-            pass_fds=[*(one.fd for one in held), *given],
-            start_new_session=True,  # the signals of a terminal are ours
-        )
+        with _written(estate) as memory:
+            done = gevent.subprocess.run(
+                command,
+                stdin=gevent.subprocess.DEVNULL,
+                stdout=gevent.subprocess.DEVNULL,
+                stderr=gevent.subprocess.PIPE,
+                timeout=CHECK_WAIT,
+                env={**os.environ, VARIABLE: str(memory)},
+                pass_fds=[memory, *(one.fd for one in estate.held), *given],
+                start_new_session=True,  # the signals of a terminal are ours
+            )
     except gevent.subprocess.TimeoutExpired:
         return f"{CHECK} did not end within {CHECK_WAIT:.0f} s"
     except (OSError, gevent.subprocess.SubprocessError) as error:
@@ -152,20 +171,28 @@ def execute(estate: Estate) -> None:
 
     Called with signals held back.
     """
-    memory = os.memfd_create("gfrouter-handover", 0)
     try:
-        held, routers = map(asdict, estate.held), map(asdict, estate.routers)
-        left = {"held": [*held], "routers": [*routers], "state": estate.state}
-        left |= {"spoken": estate.spoken, "again": estate.again}
-        with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
-            file.write(json.dumps({"pid": os.getpid(), **left}))
-        os.lseek(memory, 0, os.SEEK_SET)
-        _set_inheritable(estate.descriptors(), True)
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
+        with _written(estate) as memory:
+            _set_inheritable([memory, *estate.descriptors()], True)
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
     except OSError as error:
         log.error("cannot start anew, going on as before: %s", error)
-        os.close(memory)
         _set_inheritable(estate.descriptors(), False)
+
+
+@contextmanager
+def _written(estate: Estate) -> Iterator[int]:
+    """The descriptor of a memory file that says what is in it, to be read from its beginning."""
+    memory = os.memfd_create("gfrouter-handover")
+    try:
+        held, routers = [*map(asdict, estate.held)], [*map(asdict, estate.routers)]
+        record = {"pid": os.getpid(), "held": held, "routers": routers, "state": estate.state}
+        with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
+            file.write(json.dumps(record | {"spoken": estate.spoken, "again": estate.again}))
+        os.lseek(memory, 0, os.SEEK_SET)
+        yield memory
+    finally:
+        os.close(memory)
 
 
 def _set_inheritable(descriptors: Sequence[int], value: bool) -> None:

@@ -20,6 +20,7 @@ from router.handover import Old, reap
 from router.logs import log
 from router.pair import encode
 
+STOP = encode({"stop": True})
 KILL_WAIT = 1.0  # seconds beyond drain-timeout before a router that does not end is killed
 LOOK = 1.0  # seconds between two looks at whether it should have ended
 
@@ -32,6 +33,7 @@ class Predecessor:
         self.pid = old.pid
         self.until = old.until
         self.pair = socket.socket(fileno=old.pair)
+        self.pair.setblocking(False)  # one that does not read must not keep us from telling the next one
         try:
             self.process: int | None = os.pidfd_open(old.pid)  # nobody has waited for it: this pid is no other's yet
         except OSError:
@@ -43,10 +45,14 @@ class Predecessor:
             return
         self.until = monotonic() + within
         with suppress(OSError):
-            if self.old.midway:
+            if self.old.midway or not self._told():
                 self.pair.shutdown(socket.SHUT_RDWR)
-            else:
-                self.pair.sendall(encode({"stop": True}))
+
+    def _told(self) -> bool:
+        try:
+            return self.pair.send(STOP) == len(STOP)
+        except OSError:
+            return False
 
     def kill(self) -> None:
         if self.process is not None:

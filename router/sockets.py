@@ -74,7 +74,7 @@ class Sockets:
         make_folder(os.path.dirname(place), user)
         taken = self.estate.take(place, SOCK_STREAM)
         listener = taken or net.bind(place, mode=SOCKET_MODE)
-        self.held.append(Held(place, SOCK_STREAM, listener.fileno()))
+        self._hold(place, SOCK_STREAM, listener)
         return self.stack.enter_context(_closed(listener, vacuum=not (self.trial and taken)))
 
     def unused(self) -> list[Passed]:
@@ -146,7 +146,7 @@ class Sockets:
                 raise AddressError(address, f"descriptor {local.which} has a use already", "cannot bind ")
             self.used.add(local.which)
         taken = self.estate.take(address, kind)
-        if taken is not None and kind == SOCK_STREAM:
+        if taken is not None and kind == SOCK_STREAM and not self.trial:
             taken.listen(net.listen_backlog(self.options.backlog))
         listener = taken or net.bind(
             address,
@@ -160,9 +160,12 @@ class Sockets:
         )
         self.own.add(listener.fileno())
         if not isinstance(local, Inherited):  # those are there again after an exec
-            self.held.append(Held(address, kind, listener.fileno()))
+            self._hold(address, kind, listener)
         vacuum = not taken if self.trial else self.options.vacuum
         return self.stack.enter_context(_closed(listener, vacuum and not isinstance(local, Inherited)))
+
+    def _hold(self, address: str, kind: int, listener: socket.socket) -> None:
+        self.held.append(Held(address, kind, listener.fileno(), net.identity(listener)))
 
 
 @contextmanager

@@ -83,7 +83,10 @@ class StateFile:
             self._kept = self._news()
             text = json.dumps(save(self._table, self._sources, now=monotonic(), wall=time()))
             busy = monotonic() - began
-            self._say(gevent.get_hub().threadpool.apply(replace, (self.path, text.encode("ascii"))))
+            error = gevent.get_hub().threadpool.apply(replace, (self.path, text.encode("ascii")))
+            if error:
+                self._kept = None  # that it could not be written is news
+            self._say(error)
         return busy
 
     def _say(self, error: OSError | None) -> None:
@@ -123,15 +126,24 @@ def load(path: str) -> Any:
 
 
 def replace(path: str, data: bytes) -> OSError | None:
-    """Put `data` in place of the file, or what was there stays and the error is returned: it runs in a thread."""
+    """Put `data` in place of the file, or what was there stays and the error is returned: it runs in a thread.
+
+    What a writer that was killed has left is no matter, and nothing is left on a disk that is full.
+    """
     new = f"{path}.new"
     try:
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
             return OSError(errno.EINVAL, NO_FILE)
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
+        _unlink(new)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
         os.replace(new, path)
     except OSError as error:
+        _unlink(new)
         return error
     return None
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)

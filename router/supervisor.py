@@ -50,6 +50,7 @@ from router.watchdog import Watchdog, own
 
 WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
 READY_LOOK = 0.02  # seconds between two looks at whether the new routers accept
+READY_WAIT = 10.0  # seconds for that, before a version that does not get so far may be replaced by another one
 
 
 class Supervisor:
@@ -173,16 +174,18 @@ class Supervisor:
 
     def succeed(self) -> None:
         """Let the routers of the start before end when ours accept; from then on, start anew whenever that is asked."""
+        if self.estate.again:
+            self.reload.set()
+        patience = monotonic() + READY_WAIT
         while not self.fleet.ready():
             self.fleet.count()
+            if self.reload.is_set() and monotonic() > patience:
+                self.start_anew()
             gevent.sleep(READY_LOOK)
         notify.ready()
         self.predecessors.stop(self.options.drain_timeout)
-        if self.estate.again:
-            self.reload.set()
         while True:
             self.reload.wait()
-            self.reload.clear()
             self.start_anew()
 
     def begin_with_what_was_known(self) -> None:
@@ -198,7 +201,9 @@ class Supervisor:
     def start_anew(self) -> None:
         """Execute gfrouter in our place, if it would start. While stopping already, there is nothing more to do."""
         log.info("starting anew, when the configuration is checked")
-        if (reason := why_not(self.held, self.given)) and not self.stopping.is_set():
+        self.reload.clear()
+        nothing = save(Table(), (), now=monotonic(), wall=time())
+        if (reason := why_not(Estate([*self.held], state=nothing), self.given)) and not self.stopping.is_set():
             log.error("not starting anew, going on as before: %s", reason)
             return
         with signals_held_back():
@@ -211,7 +216,7 @@ class Supervisor:
             notify.ready()
 
     def estate_left(self) -> Estate:
-        routers = [Old(one.pid, one.pair.fileno(), midway=one.sending_since is not None) for one in self.fleet.routers]
+        routers = [Old(one.pid, one.pair.fileno(), midway=one.is_midway()) for one in self.fleet.routers]
         state = save(self.table, self.sources, now=monotonic(), wall=time())
         waited_for = self.waited_for() if self.warming_left() else []
         spoken = [one.name for one in self.sources if one not in waited_for]
