@@ -21,6 +21,7 @@ from servers import Process, Router, free_address, router_command
 from test_supervisor import children
 
 GET = request("foo.com")
+PAUSE = 0.3  # seconds between two requests of a client: the machine is to start routers meanwhile
 
 
 def starts(router: Router) -> int:
@@ -28,10 +29,13 @@ def starts(router: Router) -> int:
 
 
 def start_anew(router: Router, number: signal.Signals = signal.SIGHUP) -> None:
-    """Returns when the routers of before have ended."""
+    """Returns when there is a new router; those of before may be there, too."""
     before = starts(router)
     router.send_signal(number)
     wait_for(lambda: starts(router) > before, "the new start", 30)
+
+
+def wait_until_alone(router: Router) -> None:
     wait_for(lambda: len(children(router.pid)) == 1, "the routers of before to end", 30)
 
 
@@ -51,7 +55,7 @@ def load(addresses: list[str], clients: int) -> Iterator[list[object]]:
             done[number] += 1
             if got != HELLO:
                 failed.append(got)
-            over.wait(0.1)
+            over.wait(PAUSE)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -95,10 +99,12 @@ def test_no_get_fails(tmp_path: Path, cheap: bool, reloads: int, upgrades: int) 
             router.wait_for_nodes("foo.com", 1)
             wait_for(lambda: ask(tcp, GET) == HELLO, "the first answer")
             start_anew(router)
+            wait_until_alone(router)
             idle = descriptors(router.pid)
             with load([tcp, unix], 64) as failed:
                 for number in [signal.SIGHUP] * reloads + [signal.SIGUSR2] * upgrades:
                     start_anew(router, number)
+                wait_until_alone(router)
             assert failed == []
         assert os.stat(unix).st_ino == inode
         assert router.stats()["pid"] == router.pid

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import pytest
 
 from router.address import AddressError
 from router.configuration import load
+from router.handover import Estate
 from router.options import Options
 from router.sockets import Sockets
 from router.systemd import Passed
+from servers import free_port
 
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 ANY = "127.0.0.1:0"
@@ -28,6 +32,19 @@ def asked(passed: Sequence[Passed] = (), **options: Any) -> Iterator[Sockets]:
     defaulted = frozenset({"listen", "subscription_server"} - options.keys())
     with ExitStack() as stack:
         yield Sockets(Options(**options, defaulted=defaulted), stack, passed)
+
+
+def left_by(sockets: Sockets) -> Estate:
+    """What an exec leaves of them: descriptors alone."""
+    return Estate([replace(held, fd=os.dup(held.fd)) for held in sockets.held])
+
+
+@contextmanager
+def started_anew(estate: Estate, *, trial: bool = False, **options: Any) -> Iterator[Sockets]:
+    with ExitStack() as stack:
+        yield Sockets(Options(**options, defaulted=frozenset()), stack, (), estate, trial=trial)
+        if not trial:
+            estate.close_rest(options.get("vacuum", False))
 
 
 def names(socks: Sequence[socket.socket]) -> list[Any]:
@@ -80,6 +97,57 @@ def test_a_shared_socket_is_by_slot_too_and_is_one_listener_however_often_it_is_
 def test_the_one_process_needs_no_second_socket() -> None:
     with asked(listen=(ANY,), reuse_port=True) as sockets:
         assert [len(slot) for slot in sockets.listeners()] == [1]
+
+
+@pytest.mark.parametrize("listen", [ANY, "127.0.0.1:{}", ":{}"])
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (3, 1), (1, 3)])
+def test_over_a_new_start_each_router_has_one_again(listen: str, before: int, after: int) -> None:
+    listen = listen.format(free_port())
+    with asked(listen=(listen,), processes=before, reuse_port=True) as sockets:
+        slots, estate = sockets.listeners(), left_by(sockets)
+        with started_anew(estate, listen=(listen,), processes=after, reuse_port=True) as anew:
+            now = [slot[0] for slot in anew.listeners()]
+            assert len({one.fileno() for one in now}) == after
+            assert {one.getsockname() for one in now} == {slots[0][0].getsockname()}
+            assert len(estate.held) == max(0, before - after), "nobody accepts what the others would be given"
+            assert [held.fd for held in anew.held] == [one.fileno() for one in now]
+
+
+def test_without_reuse_port_now_one_serves_all_and_what_had_none_serves_all_as_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for before, after in ((True, False), (False, True)):
+        with asked(listen=(ANY,), processes=2, reuse_port=before) as sockets:
+            sockets.listeners()
+            with started_anew(left_by(sockets), listen=(ANY,), processes=2, reuse_port=after) as anew:
+                first, second = anew.listeners()
+                assert first == second
+    assert "as it was bound without reuse-port" in caplog.text
+
+
+def backlog(listener: socket.socket) -> int:
+    return int.from_bytes(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[28:32], sys.byteorder)
+
+
+def test_a_trial_leaves_no_trace_and_a_start_takes_everything(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    with asked(listen=(ANY, str(old)), subscription_server=(ANY,), backlog=7) as sockets:
+        ((tcp, _),) = sockets.listeners()
+        sockets.subscription_servers()
+        estate = left_by(sockets)
+        fds = {held.fd for held in estate.held}
+        options: dict[str, Any] = {"listen": (ANY, str(old), str(new)), "subscription_server": (ANY,), "backlog": 9}
+        options["vacuum"] = True
+        with started_anew(
+            Estate([replace(held, fd=os.dup(held.fd)) for held in estate.held]), trial=True, **options
+        ) as trial:
+            trial.listeners()
+            trial.subscription_servers()
+        assert (backlog(tcp), sorted(os.listdir(tmp_path))) == (7, ["old"])
+        with started_anew(estate, **options) as anew:
+            assert {one.fileno() for one in [*anew.listeners()[0], *anew.subscription_servers()]} > fds
+            assert (backlog(tcp), sorted(os.listdir(tmp_path))) == (9, ["new", "old"])
+        assert os.listdir(tmp_path) == []
 
 
 def test_freebind_is_for_every_socket() -> None:

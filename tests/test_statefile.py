@@ -190,6 +190,22 @@ def test_a_write_that_is_cut_leaves_the_one_before(path: Path, monkeypatch: pyte
     one.feed.replace({})
     one.file.write()
     assert kept(path)["sources"]["consul"]["pools"].keys() == {"foo.com"}
+    assert sorted(os.listdir(path.parent)) == ["state"], "what is half written takes no room"
+
+
+def leave_a_file(new: Path) -> None:
+    new.write_text("x")
+    new.chmod(0o644)
+
+
+@pytest.mark.parametrize("leave", [leave_a_file, os.mkfifo, lambda new: new.symlink_to("/dev/full")])
+def test_what_somebody_has_left_beside_it_is_no_matter(path: Path, leave: Any) -> None:
+    leave(path.with_name("state.new"))
+    one = One(path)
+    with gevent.Timeout(10):
+        one.file.write()
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600 and kept(path)
+    assert sorted(os.listdir(path.parent)) == ["state"]
 
 
 @contextmanager
@@ -223,6 +239,15 @@ def test_it_is_written_for_news_only_and_each_second_at_most(path: Path, monkeyp
         count = len(times)
         gevent.sleep(EVERY)
         assert len(times) == count
+
+
+def test_what_could_not_be_written_is_written_later_without_more_news(tmp_path: Path) -> None:
+    path = tmp_path / "later" / "state"
+    one = One(path)
+    with running(one):
+        gevent.sleep(0.1)  # it has failed
+        path.parent.mkdir()
+        wait_for(path.exists, "the state file", sleep=gevent.sleep)
 
 
 def in_file(path: Path, key: str) -> set[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import resource
 import shutil
 import signal
@@ -234,28 +233,6 @@ def test_a_router_that_is_frozen_at_the_stop_is_killed() -> None:
         os.kill(frozen, signal.SIGSTOP)
         assert router.stop(signal.SIGTERM) == 0
         assert not Path(f"/proc/{frozen}").exists()
-
-
-@pytest.mark.slow
-def test_sighup_starts_anew_with_what_the_ini_says_now(tmp_path: Path) -> None:
-    first, second, server, stats = (free_address() for _ in range(4))
-    ini = tmp_path / "router.ini"
-
-    def write(address: str) -> None:
-        ini.write_text(
-            f"[uwsgi]\nfastrouter = {address}\nfastrouter-subscription-server = {server}\n"
-            f"fastrouter-stats-server = {stats}\n"
-        )
-
-    write(first)
-    with Router(ini=ini, address=first, subscriptions=server, stats_address=stats) as router:
-        write(second)
-        router.send_signal(signal.SIGHUP)
-        router.wait_line(rf"fastrouter bound on {re.escape(second)}")
-        with ScriptedNode() as node:
-            wait_for(lambda: _subscribed(router, node.address), "the new start")
-            assert ask(second, GET) == HELLO
-        assert router.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.slow
