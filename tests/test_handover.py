@@ -110,14 +110,16 @@ def held(tmp_path: Path) -> Iterator[Held]:
     sock.detach()
 
 
-def test_a_socket_whose_file_is_there_is_taken_and_one_that_is_not_wanted_is_closed_with_it(held: Held) -> None:
+@pytest.mark.parametrize("vacuum", [True, False])
+def test_a_socket_whose_file_is_there_is_taken_and_one_that_is_not_wanted_is_closed(held: Held, vacuum: bool) -> None:
     estate = Estate([held])
+    assert estate.take(held.address, int(socket.SOCK_DGRAM)) is None
     taken = estate.take(held.address, STREAM)
     assert taken and (taken.fileno(), taken.gettimeout(), estate.held) == (held.fd, 0.0, [])
     estate.held = [held]
     taken.detach()
-    estate.close_rest(vacuum=True)
-    assert not Path(held.address).exists() and not is_open(held.fd)
+    estate.close_rest(vacuum)
+    assert Path(held.address).exists() is not vacuum and not is_open(held.fd)
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -245,7 +247,7 @@ def test_one_that_must_not_be_told_sees_the_end() -> None:
 
 def test_one_that_does_not_read_keeps_nobody_waiting() -> None:
     with Before() as before:
-        before.one.pair.setblocking(False)
+        assert before.one.pair.gettimeout() == 0.0
         with suppress(BlockingIOError):
             while True:
                 before.one.pair.send(bytes(1 << 16))

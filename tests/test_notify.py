@@ -7,6 +7,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,26 @@ def test_a_message_arrives(form: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_who_does_not_listen_costs_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", value)
     notify.ready()
+
+
+def test_who_does_not_read_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", name := str(tmp_path / "n"))
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        manager.bind(name)
+        other.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                other.sendto(b"X=1", name)
+        thread = threading.Thread(target=notify.ready, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert "cannot tell NOTIFY_SOCKET" in caplog.text
 
 
 @pytest.mark.slow

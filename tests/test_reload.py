@@ -135,10 +135,13 @@ def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
                 f"listen = {new}\nlisten = {other.address}\n": f"cannot bind .*{other.address}.*in use",
                 f"subscription-server = {new}\nadmin = {other.address}\n": f"cannot bind .*{other.address}.*in use",
             }
+            idle = 0
             for more, why in bad.items():
                 ini.write_text(good + more)
                 router.send_signal(signal.SIGHUP)
                 router.wait_line(f"not starting anew, going on as before: gfrouter: .*{why}", timeout=30)
+                idle = idle or descriptors(router.pid)
+            assert descriptors(router.pid) == idle
             assert starts(router) == 1
             assert ask(address, GET) == ask(path, GET) == HELLO
             assert not new.exists()

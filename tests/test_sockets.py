@@ -125,6 +125,13 @@ def test_without_reuse_port_now_one_serves_all_and_what_had_none_serves_all_as_w
     assert "as it was bound without reuse-port" in caplog.text
 
 
+def test_a_trial_binds_no_socket_that_would_be_given_connections() -> None:
+    with asked(listen=(ANY,), reuse_port=True) as sockets:
+        sockets.listeners()
+        with started_anew(left_by(sockets), trial=True, listen=(ANY,), processes=3, reuse_port=True) as trial:
+            assert len({slot[0].fileno() for slot in trial.listeners()}) == 1
+
+
 def backlog(listener: socket.socket) -> int:
     return int.from_bytes(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[28:32], sys.byteorder)
 

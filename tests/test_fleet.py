@@ -1,0 +1,65 @@
+"""The routers of one supervisor, without a process: when they are ready, and when one is started no more."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import gevent.event
+import pytest
+
+from router import stats
+from router.fleet import Fleet
+from router.table import Table
+
+
+class Fake:
+    """In place of a Child; its process ends when `ended` is set."""
+
+    pid = 7
+    born = 0.0
+
+    def __init__(self, heard: bool = False) -> None:
+        self.heard = heard
+        self.orders: list[Any] = []
+        self.ended = gevent.event.Event()
+        self.process = SimpleNamespace(wait=self.ended.wait)
+
+    def order(self, **orders: Any) -> None:
+        self.orders.append(orders)
+
+    def end(self) -> None:
+        pass
+
+
+def fleet_of(count: int, start: Any = None) -> Fleet:
+    return Fleet([stats.Slot(number) for number in range(1, count + 1)], Table(), start, gevent.event.Event())
+
+
+@pytest.mark.parametrize(
+    ("heard", "ready"), [([], False), ([True], False), ([True, False], False), ([True, True], True)]
+)
+def test_it_is_ready_when_the_router_of_each_slot_accepts(heard: list[bool], ready: bool) -> None:
+    fleet = fleet_of(2)
+    fleet.routers = [Fake(one) for one in heard]  # type: ignore[misc]
+    assert fleet.ready() is ready
+
+
+def test_one_that_was_started_while_it_stops_is_told_so_and_not_replaced() -> None:
+    started: list[Fake] = []
+
+    def start(_slot: stats.Slot) -> Fake:
+        started.append(Fake())
+        stopping.set()
+        return started[0]
+
+    fleet = fleet_of(1, start)
+    stopping = fleet._stopping
+    fleet.run()
+    gevent.sleep(0)
+    assert started[0].orders == [{"stop": True}] and len(fleet.routers) == 1
+    started[0].ended.set()
+    gevent.joinall(fleet.keepers, timeout=10)
+    assert fleet.keepers[0].dead and fleet.routers == []
+    assert len(started) == 1
