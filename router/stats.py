@@ -194,8 +194,9 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
 
 
 def _router(slot: Slot, worker: Mapping[str, Any]) -> dict[str, Any]:
-    """The same process in few words, and when it was heard last: one that is stuck does not answer."""
-    return {**{name: worker[name] for name in ("pid", "active_sessions", "requests")}, "last_answer": slot.last_answer}
+    """The same process in few words, how late it was, and when it was heard: one that is stuck does not answer."""
+    few = {name: worker[name] for name in ("pid", "active_sessions", "requests")}
+    return {**few, "lag": slot.counts.get("lag", 0.0), "last_answer": slot.last_answer}
 
 
 def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:
