@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 import gevent
 import gevent.subprocess
 
-from router.logs import log
+from router.logs import finish_log, log
 from router.uwsgi import printable
 
 VARIABLE = "GFROUTER_HANDOVER"
@@ -160,6 +160,7 @@ def execute(estate: Estate) -> None:
         with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
             file.write(json.dumps({"pid": os.getpid(), **left}))
         os.lseek(memory, 0, os.SEEK_SET)
+        finish_log()
         _set_inheritable(estate.descriptors(), True)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
     except OSError as error:
