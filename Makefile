@@ -8,8 +8,8 @@
 # make bench           beside the real fastrouter;  BENCH_ARGS goes to the benchmark
 #
 # Each sets everything up itself, in .venv; a Debian or Ubuntu with Python 3.11 or newer is enough.
-# As root, make test installs nginx, gcc, iproute2, knot and etcd-server with apt-get where they are missing, and unpacks
-# consul; otherwise tests without them skip.
+# As root, make test installs nginx, gcc, iproute2, knot, systemd and etcd-server with apt-get where they are missing, and
+# unpacks consul; otherwise tests without them skip.
 
 .PHONY: demo test quick check docs matrix bench clean peers
 .NOTPARALLEL:
@@ -72,6 +72,7 @@ peers:
 	@command -v cc >/dev/null || { $(call apt,gcc libc6-dev,the load tools of the benchmark); } || true
 	@PATH="$$PATH:/usr/sbin" command -v ip >/dev/null || { $(call apt,iproute2,the tests in a network of their own); } || true
 	@PATH="$$PATH:/usr/sbin" command -v knotd >/dev/null || { $(call apt,knot,the tests with a DNS server); } || true
+	@command -v systemd-analyze >/dev/null || { $(call apt,systemd,the tests of its units and sockets); } || true
 	@command -v etcd >/dev/null || { $(call apt,etcd-server,the tests with etcd); } || true
 	@test -x build/peers/consul || sh tests/get_consul.sh build/peers/consul || true
 	@test -d build/peers/py-consul || $(PIP) --no-deps --target build/peers/py-consul py-consul || true

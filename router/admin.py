@@ -3,7 +3,7 @@
 What it answers, view.py says; what a POST changes, drains.py does.
 
 Served by gevent's WSGI server, one request a connection. A client may be slow, silent or broken: it costs one greenlet
-of a bounded pool for a bounded time, and no line in the log. On TCP a browser may be told by any page to come here,
+of a Crowd for a bounded time, and no line in the log. On TCP a browser may be told by any page to come here,
 under a name of that page's own: so only an address, `localhost` or the configured name may stand in its Host header,
 and no header lets a page read the answer. What changes something comes as JSON, which no page can have a browser send
 elsewhere without asking there first, and with no Origin, which a browser adds.
@@ -22,14 +22,14 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import gevent
-import gevent.pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from router import __version__, drains, view
+from router.crowd import Crowd, Reserved
 from router.statsserver import encoded
 from router.view import State
 
-CLIENTS = 256  # at once; the next one waits in the backlog
+CLIENTS = 256  # at once; the next one takes the place of the first, in a moment
 HEAD_WAIT = 2  # seconds in which the head of a request is whole; clients of this machine send it at once
 ANSWER_WAIT = 10  # seconds for the rest: the answer is made in less than one, and 10 MB at the most
 MOST_BODY = 1 << 20  # bytes of a POST: 600 keys, however they are escaped
@@ -189,10 +189,14 @@ def admin_server(listener: socket.socket, look: Look, names: Collection[str] = (
         return [encoded(body)]
 
     # A name of its own, or the server would look up the one of its address.
-    return WSGIServer(
-        listener, application, spawn=gevent.pool.Pool(CLIENTS), log=None, error_log=None, handler_class=Impatient,
+    return AdminServer(
+        listener, application, spawn=Crowd(CLIENTS), log=None, error_log=None, handler_class=Impatient,
         environ={"SERVER_NAME": "gfrouter"},
     )  # fmt: skip
+
+
+class AdminServer(Reserved, WSGIServer):
+    """WSGI, with a descriptor in reserve."""
 
 
 class Impatient(WSGIHandler):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gfrouter")
 
 NOTHING: dict[str, Node] = {}
+MOST_FAILING = 10_000  # keys that have no nodes, of which it is known that they could not be seen: clients invent keys
 MOST_NAMES = 1000  # host names in a table, as each is looked up again and again
 
 
@@ -110,6 +111,8 @@ class Feed:
             self.error = text
         else:
             self.key_errors[key] = text
+            if len(self.key_errors) > len(self.slices) + MOST_FAILING:  # so many have no nodes: one is easily found
+                del self.key_errors[next(each for each in self.key_errors if each not in self.slices)]
             self._table.on_answer(self, key)
 
     def wanted(self, timeout: float | None = None) -> str | None:

@@ -23,7 +23,7 @@ import gevent
 import gevent.subprocess
 
 from router import net
-from router.logs import log
+from router.logs import finish_log, log
 from router.uwsgi import printable
 
 VARIABLE = "GFROUTER_HANDOVER"
@@ -124,9 +124,7 @@ def inherited(environ: MutableMapping[str, str], pid: int, parent: int) -> Estat
             record.get("again", False),
             resumed=True,
         )
-        _set_inheritable([held.fd for held in estate.held], False)
-        if record["pid"] == pid:
-            _set_inheritable([router.pair for router in estate.routers], False)
+        _set_inheritable(estate.descriptors(), False)
     except (OSError, OverflowError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"cannot read what {VARIABLE}={printable(text)} hands over: {error!r}") from None
     return estate
@@ -173,6 +171,7 @@ def execute(estate: Estate) -> None:
     """
     try:
         with _written(estate) as memory:
+            finish_log()
             _set_inheritable([memory, *estate.descriptors()], True)
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
     except OSError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from router.address import name_of
 from router.key import djb33x
+from router.logstream import LogStream
 from router.static import RESERVED
 from router.table import Change
 from router.uwsgi import printable
@@ -18,17 +21,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gfrouter")
 
-LINES_A_SECOND = 10  # about single requests; under a flood the rest is counted only
+LINES_A_SECOND = 10  # of one kind; of the rest a line says how many there were
 LINES_A_CHANGE = 1000  # of one key; 50,000 would keep everybody waiting for whoever reads the log
 
 
 def log_to(stream: TextIO) -> None:
-    """Send all lines to `stream`, bare, as uWSGI does."""
-    handler = logging.StreamHandler(stream)
+    """Send all lines to `stream`, bare, as uWSGI does, and what Python and gevent write to standard error, too."""
+    lines = sys.stderr = LogStream(stream.fileno(), stream.encoding)
+    atexit.register(lines.finish)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def finish_log() -> None:
+    """What is not written yet is, if its reader is there: for an exec, which nothing of the process outlives."""
+    if isinstance(sys.stderr, LogStream):
+        sys.stderr.finish()
 
 
 def log_change(change: Change) -> None:
@@ -59,19 +70,25 @@ def peer_name(client: socket) -> str:
 
 
 class Complaints:
-    """What goes wrong with single requests in a router: counted by kind, logged a few lines a second."""
+    """What goes wrong with single requests or nodes: counted by kind, logged a few lines a second of each kind."""
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
-        self._lines = 0
+        self._lines: Counter[str] = Counter()  # of this second, left out ones too
 
     def count(self, kind: str, text: str = "") -> None:
         """One more of `kind` (a few fixed words), and a line where there is a text."""
         self.counted[kind] += 1
         if text:
-            self._lines += 1
-            if self._lines <= LINES_A_SECOND:
+            self._lines[kind] += 1
+            if self._lines[kind] <= LINES_A_SECOND:
                 log.warning("[uwsgi-fastrouter] %s", text)
 
     def next_second(self) -> None:
-        self._lines = 0
+        """Called once a second."""
+        if not self._lines:
+            return
+        rest = [f"{count - LINES_A_SECOND} of {kind}" for kind, count in self._lines.items() if count > LINES_A_SECOND]
+        self._lines.clear()
+        if rest:
+            log.warning("[uwsgi-fastrouter] more such lines were left out: %s", ", ".join(rest))

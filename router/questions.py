@@ -141,6 +141,7 @@ class Questions:
                     second = self.clock()
                     self.complaints.next_second()
                 self.sweep()
+            self.complaints.next_second()  # nothing else would, until a question comes
 
     def counts(self) -> dict[str, int]:
         """For the stats: all that were asked since the start, and what has become of them."""

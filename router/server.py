@@ -27,6 +27,7 @@ from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
 from router.errors import OFF, Errors
 from router.health import Health
+from router.lag import EVERY, Lag
 from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
@@ -117,7 +118,8 @@ class Router:
         )
         self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd in listeners]
         self.batches = loop.io(self.engine.fileno(), 1)
-        self.sweeps = loop.timer(1.0, 1.0)
+        self.sweeps = loop.timer(EVERY, EVERY)
+        self.lag = Lag(f"uWSGI fastrouter (pid: {os.getpid()})")
         self.serving = False  # the table is in and nobody has said stop
         self.accepting = False
         self.relayed = False  # health that came from the supervisor is not news to it
@@ -155,6 +157,7 @@ class Router:
         self.stopping.set()
 
     def sweep(self) -> None:
+        self.lag.note()
         sweep(self.engine)
         self.engine.health.sweep()
 
@@ -193,7 +196,8 @@ class Router:
         self.serving |= "pools" in message
         self.go_cheap_or_not()
         if "count" in message:
-            self.answers.append({"counters": message["count"], **stats.count(self.engine, not self.accepting)})
+            counted = stats.count(self.engine, not self.accepting)
+            self.answers.append({"counters": message["count"], "lag": self.lag.worst, **counted})
             self.news.set()
         if "beat" in message:
             self.answers.append({"beaten": message["beat"]})

@@ -208,9 +208,10 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
 
 
 def _router(slot: Slot, worker: Mapping[str, Any]) -> dict[str, Any]:
-    """The same process in few words, and when it was heard last: one that is stuck does not answer."""
-    names = ("pid", "active_sessions", "requests")
-    return {**{name: worker[name] for name in names}, "queued": queued(slot.counts), "last_answer": slot.last_answer}
+    """The same process in few words, how late it was, and when it was heard: one that is stuck does not answer."""
+    few = {name: worker[name] for name in ("pid", "active_sessions", "requests")}
+    few |= {"queued": queued(slot.counts), "lag": slot.counts.get("lag", 0.0)}
+    return {**few, "last_answer": slot.last_answer}
 
 
 def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:

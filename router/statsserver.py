@@ -2,7 +2,7 @@
 
 With `stats-http` a request is read first, and the JSON comes after the headers that uWSGI sends, and a length. Of the
 request only its first line matters; what its head says, and which page it asks for, is all the same. A reader may be
-slow, silent or broken: it costs one greenlet of a bounded pool, for a bounded time.
+slow, silent or broken: it costs one place of a Crowd, for a bounded time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-import gevent.pool
-from gevent.server import StreamServer
 
-READERS = 64  # at once; the next one waits in the backlog
+from router.crowd import Crowd, Reserved
+
+READERS = 64  # at once; the next one takes the place of the first, in a moment
 SEND_WAIT = 10  # seconds in which a reader takes its stats
 HEAD_WAIT = 4  # seconds in which the head of a request is whole, as uWSGI's socket-timeout
 HEAD_BYTES = 32_768  # of a head; what a browser sends with all its cookies is less
@@ -38,14 +38,14 @@ ANSWER = (
 NO_REQUEST = b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-def stats_server(listener: socket.socket, snapshot: Callable[[], dict[str, Any]], *, http: bool) -> StreamServer:
+def stats_server(listener: socket.socket, snapshot: Callable[[], dict[str, Any]], *, http: bool) -> Reserved:
     """The server on this socket, to be started; `snapshot` is called for each reader."""
 
     def take_in(client: Any, _address: Any) -> None:
         with contextlib.suppress(OSError):  # the reader has left, or does not read
             (serve_http if http else serve)(client, snapshot)
 
-    return StreamServer(listener, take_in, spawn=gevent.pool.Pool(READERS))
+    return Reserved(listener, take_in, spawn=Crowd(READERS))
 
 
 def serve(client: Any, snapshot: Callable[[], dict[str, Any]]) -> None:

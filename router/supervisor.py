@@ -30,6 +30,7 @@ from router.errors import own_pages
 from router.feed import Feed
 from router.fleet import Fleet
 from router.handover import Estate, Held, Old, execute, let_signals_through, signals_held_back, why_not
+from router.lag import EVERY, Lag
 from router.listened import Listened
 from router.logs import log, log_change
 from router.options import Options
@@ -48,7 +49,6 @@ from router.table import Change, Table
 from router.view import State
 from router.watchdog import Watchdog, own
 
-WATCH_EVERY = 1.0  # seconds between two looks at how the sources are
 READY_LOOK = 0.02  # seconds between two looks at whether the new routers accept
 READY_WAIT = 10.0  # seconds for that, before a version that does not get so far may be replaced by another one
 
@@ -93,6 +93,7 @@ class Supervisor:
             for one, name in zip(sources, unique_names(sources), strict=True)
         ]
         self.watchdog = Watchdog()
+        self.lag = Lag("the supervisor")
         on_demand = [one for one in self.sources if is_on_demand(one.source)]
         asked, kind = [one.feed for one in on_demand], whom([one.source for one in on_demand])
         self.questions = Questions(self.table, asked, kind, timeout=options.lookup_timeout)
@@ -246,15 +247,16 @@ class Supervisor:
         supervise(source, source.feed, sleep=gevent.sleep)
 
     def watch_sources(self) -> None:
-        """Each second: what could not be seen for too long while we looked is stale."""
-        listened = Listened(monotonic, WATCH_EVERY)
+        """Each second: what could not be seen for too long while we looked is stale. And is our loop late?"""
+        listened = Listened(monotonic, EVERY)
         while True:
+            self.lag.note()
             now = listened()
             for source in self.sources:
                 source.sample()
                 if isinstance(source.feed, ShapedFeed):
                     source.feed.age(now)
-            gevent.sleep(WATCH_EVERY)
+            gevent.sleep(EVERY)
 
     # Warming: a router ends it by itself when the time is over, and is told when every source has spoken before that.
 
@@ -316,6 +318,7 @@ class Supervisor:
             warming=ceil(self.warming_left()),
             now=monotonic(),
             wall=time(),
+            lag=self.lag.worst,
             all_counted=all_counted,
         )
 

@@ -42,6 +42,7 @@ class State:
     warming: float  # seconds left
     now: float
     wall: float
+    lag: float = 0.0  # seconds by which the supervisor's loop was late, at worst, in the last minute
     all_counted: bool = True  # has each router process told what it has counted by now?
 
     def shares(self) -> list[Counts]:
@@ -64,6 +65,7 @@ def status(state: State) -> Json:
         "pid": state.pid,
         "started": int(state.wall - (state.now - state.began)),
         "uptime": int(state.now - state.began),
+        "lag": state.lag,
         "addresses": {use: list(addresses) for use, addresses in state.addresses.items()},
         "warming": state.warming,
         "waiting": sum(counts.get("waiting", 0) for counts in shares),
@@ -89,6 +91,7 @@ def _process(slot: Slot) -> Json:
         "starts": slot.spawns,
         "in_flight": counts.get("active", 0),
         "requests": slot.total()["requests"],
+        "lag": counts.get("lag", 0.0),
     }
 
 

@@ -300,7 +300,7 @@ def test_a_reload_takes_the_source_along(etcd: Etcd) -> None:
     with Router(discovery=f"etcd://{etcd.address}") as router:
         router.wait_for_nodes("foo.com", 1)
         router.send_signal(signal.SIGHUP)
-        wait_for(lambda: sum("foo.com + 127.0.0.1:3031" in line for line in router.lines) == 2, "the node once more")
+        router.wait_line("handed over: 1 nodes of 1 keys", timeout=30)
         etcd.put(entry("127.0.0.1:3032"))
 
         def both() -> bool:

@@ -63,14 +63,20 @@ def test_a_line_break_in_a_key_forges_no_line(caplog: pytest.LogCaptureFixture) 
     assert not [text for text in caplog.messages if "\x1b" in text]
 
 
-def test_complaints_beyond_a_few_a_second_are_only_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_complaints_beyond_a_few_a_second_of_a_kind_are_counted_and_silence_no_other_kind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "gfrouter")
     complaints = Complaints()
     for number in range(LINES_A_SECOND + 5):
         complaints.count("no key", f"client {number}")
     complaints.count("unknown key")
-    assert len(caplog.messages) == LINES_A_SECOND
-    assert complaints.counted == {"no key": LINES_A_SECOND + 5, "unknown key": 1}
+    complaints.count("timeout", "another one")
+    assert len(caplog.messages) == LINES_A_SECOND + 1
+    assert caplog.messages[-1] == "[uwsgi-fastrouter] another one"
+    assert complaints.counted == {"no key": LINES_A_SECOND + 5, "unknown key": 1, "timeout": 1}
     complaints.next_second()
+    assert caplog.messages[-1] == "[uwsgi-fastrouter] more such lines were left out: 5 of no key"
     complaints.count("no key", "again")
+    complaints.next_second()
     assert caplog.messages[-1] == "[uwsgi-fastrouter] again"

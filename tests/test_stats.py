@@ -124,10 +124,10 @@ def test_a_router_process_is_shown_as_a_worker() -> None:
 
 
 def test_routers_are_the_same_rows_with_fewer_names() -> None:
-    found = shown(a_table(), share(3, ref=1), share(4))
+    found = shown(a_table(), share(3, ref=1) | {"lag": 0.25}, share(4))
     assert found["routers"] == [
-        {"pid": 1000, "active_sessions": 1, "requests": 3, "queued": 2, "last_answer": 70.25},
-        {"pid": 1001, "active_sessions": 0, "requests": 4, "queued": 2, "last_answer": 70.25},
+        {"pid": 1000, "active_sessions": 1, "requests": 3, "queued": 2, "lag": 0.25, "last_answer": 70.25},
+        {"pid": 1001, "active_sessions": 0, "requests": 4, "queued": 2, "lag": 0.0, "last_answer": 70.25},
     ]
 
 

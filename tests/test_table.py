@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from router import feed as feeds
 from router.endpoint import LIVE, OUT, Cause
 from router.feed import MOST_NAMES, Feed
 from router.node import Node
@@ -249,6 +250,18 @@ def test_fail_keeps_the_nodes_and_any_other_verb_clears_it(recorded: Recorded) -
     assert recorded.addresses("foo.com") == [":1"]
     feed.set("foo.com", [Node(":1")])
     assert (feed.error, feed.key_errors) == (None, {})
+
+
+def test_keys_that_clients_invent_and_a_source_cannot_see_are_not_remembered_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeds, "MOST_FAILING", 3)
+    feed = Table().feed("dns")
+    feed.set("foo.com", [Node(":1")])
+    feed.fail("no answer", "foo.com")
+    for number in range(9):
+        feed.fail("no answer", f"{number}.com")
+    assert [*feed.key_errors] == ["foo.com", "6.com", "7.com", "8.com"]
 
 
 def test_a_node_nobody_could_connect_to_costs_itself(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
