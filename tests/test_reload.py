@@ -100,6 +100,7 @@ def test_no_get_fails(tmp_path: Path, cheap: bool, reloads: int, upgrades: int) 
             wait_for(lambda: ask(tcp, GET) == HELLO, "the first answer")
             start_anew(router)
             wait_until_alone(router)
+            assert router.stats()["pid"] == router.pid  # it has one more from the first reader on
             idle = descriptors(router.pid)
             with load([tcp, unix], 64) as failed:
                 for number in [signal.SIGHUP] * reloads + [signal.SIGUSR2] * upgrades:
