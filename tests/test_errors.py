@@ -111,13 +111,20 @@ def test_a_head_that_does_not_come_is_a_400(shared: OneRouter) -> None:
         assert status(read_to_end(client)) == 400
 
 
-def test_the_status_for_unknown_keys_is_an_option_and_503_when_the_router_stops() -> None:
+def test_the_status_for_unknown_keys_is_an_option_and_no_request_is_at_fault_when_the_router_stops() -> None:
     with OneRouter(error_pages="on", unknown_key_status="503") as router:
         router.table({})
         assert status(ask(router.address, GET)) == 503
     with OneRouter(error_pages="on") as router:
         router.table({}, warming=30)
         with asking(router, GET) as (client,):
+            router.tell(stop=True)
+            assert status(read_to_end(client)) == 503
+    with OneRouter(error_pages="on") as router:
+        router.table({})
+        with connect(router.address) as client:
+            client.sendall(GET[:10])
+            wait_for(lambda: router.counts()["active"], "the session")
             router.tell(stop=True)
             assert status(read_to_end(client)) == 503
 
@@ -132,6 +139,7 @@ def test_what_a_node_has_seen_is_never_a_503() -> None:
     errors = Errors(404, {})
     assert (errors.status("no node", seen=False), errors.status("no node", seen=True)) == (503, 502)
     assert (errors.status("timeout", seen=False), errors.status("timeout", seen=True)) == (503, 504)
+    assert errors.status("unknown key", seen=True) == 502
     assert errors.status("a kind to come", seen=False) == 503
 
 

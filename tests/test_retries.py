@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from clients import ask, request
-from one_router import OneRouter
+from one_router import OneRouter, refused_address
 from router.budget import LEAST, WINDOW
 from router.node import Node
 from scripted import HELLO, NodeConnection, ScriptedNode, answer, close_after_head, connect, wait_for
@@ -80,6 +80,16 @@ def test_with_all_unsent_it_goes_to_a_second_node_but_not_to_a_third() -> None:
         serving(router, *nodes)
         assert ask(router.address, request("foo.com", method="POST")) == b""
         assert sum(len(node.connections) for node in nodes) == 2
+
+
+def test_connects_and_second_nodes_together_are_bounded_by_max_retries() -> None:
+    with OneRouter(max_retries=1) as router, ExitStack() as stack:
+        nodes = [stack.enter_context(ScriptedNode(close_after_head)) for _ in range(2)]
+        backups = [Node(node.address, backup=1) for node in nodes]
+        router.table({"foo.com": [Node(refused_address()), *backups]})
+        assert ask(router.address, GET) == b""
+        assert router.wait_idle()["complaints"] == {"unconnected": 1, "unanswered": 1}
+        assert sum(len(node.connections) for node in nodes) == 1
 
 
 def test_beyond_the_budget_a_request_that_was_taken_does_not_go_twice() -> None:
