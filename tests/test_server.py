@@ -128,14 +128,14 @@ def test_not_cheap_it_accepts_and_closes() -> None:
 
 
 def test_told_to_stop_it_takes_in_the_backlog_finishes_and_ends() -> None:
-    """More wait than one wake-up takes in, and the word to stop is there as early as they are."""
+    """More wait than a few wake-ups take in, and the word to stop is there as early as they are."""
     with OneRouter() as router, ScriptedNode(answer_slowly(b"abcd", 1, 0.1)) as node:
         router.table({"foo.com": [Node(node.address)]})
         with connect(router.address) as begun:
             begun.sendall(GET)
             assert begun.recv(1) == b"a"
             os.kill(router.process.pid, signal.SIGSTOP)
-            waiting = [connect(router.address) for _ in range(ACCEPTS + 40)]
+            waiting = [connect(router.address) for _ in range(3 * ACCEPTS)]
             for client in waiting:
                 client.sendall(GET)
             router.tell(stop=True)
