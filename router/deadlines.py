@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from router.errors import HEAD_TIMEOUT, body_missing
-from router.session import CONNECT, HEAD, QUEUED, RELAY, WAIT, Session
+from router.session import CONNECT, DETOUR, HEAD, QUEUED, RELAY, WAIT, Session
 from router.uwsgi import printable
 
 if TYPE_CHECKING:
@@ -73,6 +73,16 @@ def judge(engine: Engine, session: Session, age: int) -> None:
             engine.refuse(session, "queue timeout", f"no node had room for it within {age - 1} s")
     elif age > min(engine.limits.idle, engine.limits.first_byte) and is_too_long(engine, session, age):
         engine.refuse(session, "timeout", f"nothing moved for {age - 1} s, at node {node_of(session)}")
+
+
+def end_all(engine: Engine, seconds: int) -> None:
+    """The process ends, `seconds` after it was told to: who is still here gets an error's page, or a reset if an answer
+    has begun, as the kernel would end it by a FIN.
+    """
+    for fd, session in enumerate(engine.sessions):
+        if session is not None and fd == session.client_fd and session.state != DETOUR:
+            text = f"not done {seconds} s after the router was told to stop, at node {node_of(session)}"
+            engine.refuse(session, "drain timeout", text)
 
 
 def is_too_long(engine: Engine, session: Session, age: int) -> bool:

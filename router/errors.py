@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ON, OFF = "on", "off"  # in the place of a folder of own pages
 STATUSES = (400, 404, 502, 503, 504)
+UNSEEN = (404, 503)  # that say that no node has seen the request
 MAX_PAGE = 16_384  # bytes of an own page: what the least send buffer takes at once
 RESET = pack("ii", 1, 0)  # as SO_LINGER: closing sends no FIN
 RETRY_AFTER = 5  # seconds; a node that restarts announces itself within about so long
@@ -42,6 +43,7 @@ BY_KIND = {
     "internal error": 502,
     "timeout": 504,
     "session timeout": 504,
+    "drain timeout": 504,
 }
 WORDS = {"HTTP": "HTTP on a uwsgi socket"}  # where the kind alone would say too little
 
@@ -55,8 +57,10 @@ class Errors:
         self.made: dict[tuple[int, str], tuple[bytes, bytes]] = {}  # kinds are a few fixed words
 
     def stop(self) -> None:
-        """The process ends, and will hear no more of any node: that a key is not known here says nothing now."""
-        self.by_kind[UNKNOWN] = 503
+        """The process ends: it hears no more of any node, so that a key is not known here says nothing now, and it
+        waits for no head as long as it may take. Both may go elsewhere.
+        """
+        self.by_kind[UNKNOWN] = self.by_kind[HEAD_TIMEOUT] = 503
 
     def send(self, session: Session, kind: str, seen: bool) -> bool:
         """Send the page for `kind`; `seen`: a node took the request. True where the client may have more to send.
@@ -71,9 +75,9 @@ class Errors:
 
     def status(self, kind: str, seen: bool) -> int:
         status = self.by_kind.get(kind, 503)
-        if status == 504 and not seen:
-            return 503
-        return 502 if status == 503 and seen else status
+        if seen:
+            return 502 if status in UNSEEN else status
+        return 503 if status == 504 else status
 
     def response(self, status: int, kind: str) -> tuple[bytes, bytes]:
         """The whole response, and its head alone."""

@@ -22,7 +22,7 @@ from gevent.server import StreamServer
 
 from router import stats
 from router.budget import Budget
-from router.deadlines import Limits, sweep
+from router.deadlines import Limits, end_all, sweep
 from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
 from router.errors import OFF, Errors
@@ -141,6 +141,7 @@ class Router:
         deadline = monotonic() + self.options.drain_timeout
         while self.engine.active and monotonic() < deadline:
             gevent.sleep(0.02)
+        end_all(self.engine, self.options.drain_timeout)
 
     def stop(self, drain: bool) -> None:
         """Accept no more. `drain`: take in first what waits in the backlog, as nobody else will."""

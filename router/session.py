@@ -133,11 +133,11 @@ class Detours:
         if session.tries == 0:
             return self.engine.route(session, session.head, session.size)
         session.state = DETOUR
-        gevent.spawn(self._connect, session, key)
+        self._begin(self._connect, session, key)
 
     def unconnected(self, session: Session, member: Member, error: int) -> None:
         """No connection to `member` came about; `error` is the errno."""
-        gevent.spawn(self._connect_elsewhere, session, member, error)
+        self._begin(self._connect_elsewhere, session, member, error)
 
     def unanswered(self, session: Session, member: Member) -> None:
         """`member` took the request and ended the connection before its first byte. Where some of the body is still to
@@ -145,13 +145,22 @@ class Detours:
         """
         if body_missing(session) <= 0:
             self.engine.health.unanswered(session, member)
-        gevent.spawn(self._ask_elsewhere, session, member)
+        self._begin(self._ask_elsewhere, session, member)
 
     def unfinished(self, session: Session) -> None:
         """The answer is complete, and the client has more of its body to send."""
-        gevent.spawn(self._let_finish, session)
+        self._begin(self._let_finish, session)
 
     # In greenlets.
+
+    def _begin(self, way: Callable[..., object], session: Session, *rest: Any) -> None:
+        gevent.spawn(self._go, way, session, *rest)
+
+    def _go(self, way: Callable[..., object], session: Session, *rest: Any) -> None:
+        try:
+            way(session, *rest)
+        except Exception:  # let out, it would end the greenlet, and nobody would ever end the session
+            self.engine.fault(session)
 
     def _connect_elsewhere(self, session: Session, member: Member, error: int) -> None:
         self._blame(session, member, error)
@@ -166,14 +175,16 @@ class Detours:
     def _ask_elsewhere(self, session: Session, member: Member) -> None:
         self.engine.complaints.count("unanswered")
         member.failures += 1
-        if session.state != DETOUR or session.retried or not self._is_repeatable(session):
+        spent = session.retried or session.tries > self.max_retries
+        if session.state != DETOUR or spent or not self._is_repeatable(session):
             return self.engine.dismiss(session, "unanswered")
         if not self.budget.is_open(self.engine.requests):
             return self.engine.refuse(session, "retry budget", "too many requests of late went to a second node")
         session.retried = True
         session.uploaded, session.missing = False, 0  # the body is counted anew, as it is sent anew
         session.avoid = (*session.avoid, member.endpoint)
-        self.budget.spent += self._connect(session, member.pool.key)
+        if self._connect(session, member.pool.key):  # in which others may have spent some of it
+            self.budget.spent += 1
 
     def _is_repeatable(self, session: Session) -> bool:
         head, size = session.head, session.size

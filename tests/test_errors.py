@@ -15,8 +15,9 @@ import pytest
 
 from clients import announce, ask, get, http_request, packet, read_to_end, request
 from one_router import OneRouter, asking, refused_address
-from router.errors import MAX_PAGE, Errors, own_pages
+from router.errors import MAX_PAGE, Errors, body_missing, own_pages
 from router.node import Node
+from router.session import Session
 from scripted import (
     HELLO,
     Script,
@@ -106,18 +107,27 @@ def test_nodes_that_nobody_can_connect_to_are_a_503(shared: OneRouter) -> None:
 
 @pytest.mark.slow
 def test_a_head_that_does_not_come_is_a_400(shared: OneRouter) -> None:
+    shared.table({})
     with connect(shared.address) as client:
         client.sendall(GET[:-1])
         assert status(read_to_end(client)) == 400
+        assert shared.counts()["active"] == 0  # one of many that mean to hold us would send no more for long
 
 
-def test_the_status_for_unknown_keys_is_an_option_and_503_when_the_router_stops() -> None:
+def test_the_status_for_unknown_keys_is_an_option_and_no_request_is_at_fault_when_the_router_stops() -> None:
     with OneRouter(error_pages="on", unknown_key_status="503") as router:
         router.table({})
         assert status(ask(router.address, GET)) == 503
     with OneRouter(error_pages="on") as router:
         router.table({}, warming=30)
         with asking(router, GET) as (client,):
+            router.tell(stop=True)
+            assert status(read_to_end(client)) == 503
+    with OneRouter(error_pages="on") as router:
+        router.table({})
+        with connect(router.address) as client:
+            client.sendall(GET[:10])
+            wait_for(lambda: router.counts()["active"], "the session")
             router.tell(stop=True)
             assert status(read_to_end(client)) == 503
 
@@ -132,6 +142,7 @@ def test_what_a_node_has_seen_is_never_a_503() -> None:
     errors = Errors(404, {})
     assert (errors.status("no node", seen=False), errors.status("no node", seen=True)) == (503, 502)
     assert (errors.status("timeout", seen=False), errors.status("timeout", seen=True)) == (503, 504)
+    assert errors.status("unknown key", seen=True) == 502
     assert errors.status("a kind to come", seen=False) == 503
 
 
@@ -155,6 +166,29 @@ def test_a_page_reaches_a_client_that_is_still_sending(shared: OneRouter) -> Non
             time.sleep(0.01)
         assert status(read_to_end(client)) == 404
     shared.wait_idle()
+
+
+@pytest.mark.parametrize(
+    ("data", "client_ready", "waited_for"),
+    [(GET, False, False), (GET, True, True), (POST, False, True), (POST + b"hello", False, False)],
+    ids=["no body", "more than announced", "no body yet", "all of the body"],
+)
+def test_a_client_is_waited_for_that_may_have_more_to_send(data: bytes, client_ready: bool, waited_for: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        session = Session(ours, ours.fileno(), 0)
+        session.head, session.size, session.client_ready = data, len(data.removesuffix(b"hello")), client_ready
+        assert Errors(404, {}).send(session, "no node", seen=False) == waited_for
+
+
+def test_what_is_missing_of_a_body_is_counted_while_it_comes() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        session = Session(ours, ours.fileno(), 0)
+        session.head, session.size = POST + b"he", len(POST)
+        assert body_missing(session) == 3
+        session.uploaded, session.missing = True, 1  # more has come, and is not kept
+        assert body_missing(session) == 1
 
 
 def test_no_page_follows_the_nodes_first_byte(shared: OneRouter) -> None:
@@ -234,6 +268,24 @@ def test_nginx_goes_to_the_next_router(known: bool) -> None:
             assert http_request(nginx.port, "HEAD", "/").status == 200
         assert len(node.connections) == 2
         wait_for(lambda: one.stats()["complaints"], "the first one to have been asked")
+
+
+@needs_nginx
+@pytest.mark.slow
+def test_nginx_goes_nowhere_with_what_a_node_took_whatever_it_was() -> None:
+    upstream = "upstream both {{ server {}; server {} backup; }} uwsgi_next_upstream http_503 http_404 non_idempotent;"
+    with Router(error_pages="on") as one, Router(error_pages="on") as two:
+        with ScriptedNode(close_after_head) as broken, ScriptedNode() as good:
+            for router, node in ((one, broken), (two, good)):
+                announce(router.subscriptions, "foo.com", node.address)
+                router.wait_for_nodes("foo.com", 1)
+            announce(two.subscriptions, "bar.com", good.address)
+            two.wait_for_nodes("bar.com", 1)
+            with Nginx("both", more=upstream.format(one.address, two.address)) as nginx:
+                for method in ("GET", "POST"):
+                    assert http_request(nginx.port, method, "/", "foo.com").status == 502
+                    assert http_request(nginx.port, method, "/", "bar.com").status == 200
+            assert len(broken.connections) == len(good.connections) == 2
 
 
 @pytest.mark.slow

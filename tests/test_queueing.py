@@ -509,6 +509,15 @@ def test_between_two_wake_ups_a_newcomer_is_judged_by_how_the_nodes_are_now() ->
     assert newcomer in routes.queues.waiting
 
 
+def test_all_queues_together_have_a_bound_and_the_time_in_one_begins_there() -> None:
+    routes, _ = a_full_pool()
+    routes.queues.most, routes.tick = 1, 7
+    inside, beyond = Waiter(2, "a"), Waiter(3, "a")
+    routes.come(inside)
+    routes.come(beyond)
+    assert (inside.ended, inside.tick, beyond.ended) == (False, 7, True)
+
+
 ADDRESSES = [":1", ":2", ":3"]
 KEYS = ["a", "b"]
 at = st.integers(0, 1000)

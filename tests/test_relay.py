@@ -40,3 +40,18 @@ def test_a_direction_that_could_go_on_for_ever_is_cut_after_its_turn(relay: Any,
     relay(engine, session)
     assert (engine.resumable, woken) == ([session], [True])
     assert TURN_BYTES <= getattr(session, sink).taken <= TURN_BYTES + CHUNK
+
+
+def test_a_node_that_reads_no_more_may_still_have_its_answer_to_be_read() -> None:
+    """Nothing ends here, and nothing more is taken from the client: the node's own end is still to come."""
+
+    def broken_pipe(data: bytes) -> int:
+        raise BrokenPipeError
+
+    client = Endless()
+    session = Session(cast(Any, client), 7, 0)
+    session.node = cast(Any, SimpleNamespace(send=broken_pipe))
+    session.state, session.up, session.client_ready = RELAY, b"more", True
+    for _ in range(2):
+        relay_up(cast(Any, None), session)
+    assert (session.state, session.deaf, session.up, client.reads) == (RELAY, True, b"", 0)

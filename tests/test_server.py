@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,17 @@ from one_router import OneRouter, refused_address
 from router.engine import ACCEPTS
 from router.node import Node
 from router.pair import encode, pack_node
-from scripted import HELLO, NodeConnection, ScriptedNode, address_of, answer_slowly, connect, hang, wait_for
+from scripted import (
+    HELLO,
+    NodeConnection,
+    ScriptedNode,
+    address_of,
+    answer_slowly,
+    connect,
+    ends_in_a_reset,
+    hang,
+    wait_for,
+)
 from servers import free_address
 
 GET = request("foo.com")
@@ -117,14 +128,14 @@ def test_not_cheap_it_accepts_and_closes() -> None:
 
 
 def test_told_to_stop_it_takes_in_the_backlog_finishes_and_ends() -> None:
-    """More wait than one wake-up takes in, and the word to stop is there as early as they are."""
+    """More wait than a few wake-ups take in, and the word to stop is there as early as they are."""
     with OneRouter() as router, ScriptedNode(answer_slowly(b"abcd", 1, 0.1)) as node:
         router.table({"foo.com": [Node(node.address)]})
         with connect(router.address) as begun:
             begun.sendall(GET)
             assert begun.recv(1) == b"a"
             os.kill(router.process.pid, signal.SIGSTOP)
-            waiting = [connect(router.address) for _ in range(ACCEPTS + 40)]
+            waiting = [connect(router.address) for _ in range(3 * ACCEPTS)]
             for client in waiting:
                 client.sendall(GET)
             router.tell(stop=True)
@@ -146,6 +157,27 @@ def test_a_stop_waits_no_longer_than_drain_timeout() -> None:
             router.tell(stop=True)
             assert router.process.wait(10) == 0
             assert read_to_end(client) == b""
+
+
+def test_those_who_are_left_when_that_is_over_are_told() -> None:
+    """A part of an answer ends in a reset: a FIN would say that it is whole."""
+    scripts = [answer_slowly(b"ab" * 500, 1, 0.2), hang]
+    nodes = {"answers.com": 0, "hangs.com": 1}
+    with OneRouter(drain_timeout=1, error_pages="on", max_connections=1) as router, ExitStack() as stack:
+        addresses = [stack.enter_context(ScriptedNode(script)).address for script in scripts]
+        router.table({key: [Node(addresses[number])] for key, number in nodes.items()})
+        clients = [stack.enter_context(connect(router.address)) for _ in range(3)]
+        clients[0].sendall(request("answers.com"))
+        assert clients[0].recv(1) == b"a"
+        for client in clients[1:]:
+            client.sendall(request("hangs.com"))
+        wait_for(lambda: router.counts()["queued"] == {"hangs.com": 1}, "one to wait for the other")
+        router.tell(stop=True)
+        assert ends_in_a_reset(clients[0])
+        pages = sorted(read_to_end(client) for client in clients[1:])
+        assert [page[:13] for page in pages] == [b"HTTP/1.1 503 ", b"HTTP/1.1 504 "]
+        assert all(b"X-Gfrouter-Reason: drain timeout\r\n" in page for page in pages)
+        assert router.process.wait(10) == 0
 
 
 def test_with_the_supervisor_gone_it_closes_its_listener_finishes_and_ends() -> None:
