@@ -22,6 +22,7 @@ from _socket import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from functools import partial
 from select import PIPE_BUF, POLLOUT
 from socket import MSG_DONTWAIT
@@ -33,6 +34,7 @@ from gevent import monkey
 
 MOST_BYTES = 1 << 20  # kept for a reader that is slow: some 10,000 lines
 RETRY = 0.2  # seconds between two looks at whether the reader is back
+FIRST_FD = 64  # beyond those that are passed to a process by number
 FINISH_WAIT = 1.0  # seconds for the rest at the end
 
 DROPPED = "*** %d log lines dropped here: nobody read them ***\n"
@@ -127,9 +129,19 @@ def sender(fd: int) -> tuple[Send, Callable[[], None]]:
         sock = socket(fileno=os.dup(fd))
         return lambda data: sock.send(data, MSG_DONTWAIT), sock.close
     with suppress(OSError):
-        own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        own = out_of_the_way(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
         return partial(os.write, own), partial(os.close, own)
     return partial(write_now, fd), nothing
+
+
+def out_of_the_way(fd: int) -> int:
+    """The same open file as another descriptor: a low one that nobody passed (`fd://3`) must not be found open."""
+    try:
+        return fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD)
+    except OSError:
+        return os.dup(fd)  # so few are allowed
+    finally:
+        os.close(fd)
 
 
 def nothing() -> None:

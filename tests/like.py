@@ -221,11 +221,13 @@ class Stage:
         if known:
             self.fence()
         wait_for(lambda: address in self.router.nodes(key), f"{address} to be known for {key}")
+        self.router.settle()
 
     def withdraw(self, address: str, key: str = "foo.com") -> None:
         """Returns when the router knows."""
         withdraw(self.router.subscriptions, key, address)
         wait_for(lambda: address not in self.router.nodes(key), f"{address} to be gone from {key}")
+        self.router.settle()
 
     def say(self, data: bytes) -> None:
         """A datagram to the subscription server; returns when it has been taken."""
@@ -244,6 +246,7 @@ class Stage:
         wait_for(passed, "the last announcement to show in the stats")
         withdraw(self.router.subscriptions, "last.com", "127.0.0.1:1")
         wait_for(lambda: not self.router.pool("last.com"), "the last announcement to be withdrawn")
+        self.router.settle()
 
     # Asking.
 

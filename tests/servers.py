@@ -286,12 +286,14 @@ class Router(Process):
     def wait_line(self, pattern: str, timeout: float = 10) -> re.Match[str]:
         """As any Process'. A new node is served when the line has come: the routers know it a moment later."""
         match = super().wait_line(pattern, timeout)
-        if NEW_NODE in match.string and self._settles:
+        if NEW_NODE in match.string:
             self.settle()
         return match
 
     def settle(self) -> None:
-        """Waits until each router process has taken in all that has changed so far."""
+        """Waits until each router process has taken in all that has changed so far, where that can be known."""
+        if not self._settles:
+            return
 
         def told() -> bool:
             now = time.time()  # whoever answers after this was asked after this
@@ -319,8 +321,7 @@ class Router(Process):
     def wait_for_nodes(self, key: str, count: int, timeout: float = 10) -> dict[str, dict[str, Any]]:
         """Waits until exactly `count` nodes of `key` are alive in stats, and the routers know; returns them."""
         wait_for(lambda: len(self.nodes(key)) == count, f"{count} nodes of {key}", timeout)
-        if self._settles:
-            self.settle()
+        self.settle()
         return self.nodes(key)
 
     def wait_idle(self) -> None:
