@@ -42,6 +42,15 @@ class Scene:
         status: int = main([*words, "--admin", self.admin])
         return status
 
+    def pids(self) -> set[int]:
+        """Those of both router processes."""
+
+        def found() -> set[int]:
+            return {row["pid"] for row in self.router.stats()["routers"] if row["pid"]}
+
+        wait_for(lambda: len(found()) == 2, "two routers to run")
+        return found()
+
     def asked(self) -> int:
         """Requests that the quick node got of ten."""
         before = len(self.quick.connections)
@@ -121,8 +130,10 @@ def test_a_drained_key_is_refused_until_it_is_undrained(scene: Scene) -> None:
 def test_a_router_process_that_comes_later_knows_what_is_drained(scene: Scene) -> None:
     scene.join()
     assert scene.command(drain, scene.slow.address) == 0
-    for pid in scene.router.pids().values():
+    before = scene.pids()
+    for pid in before:
         os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not scene.pids() & before, "both to be replaced")
     scene.router.settle()
     assert scene.asked() == 10
     assert scene.command(undrain, scene.slow.address) == 0
@@ -142,7 +153,7 @@ def test_an_ejected_node_is_tried_by_one_request_in_each_router_when_its_time_is
             client.sendall(GET)
             return len(scene.slow.connections)
 
-        for trials, frozen in enumerate(scene.router.pids().values(), 1):
+        for trials, frozen in enumerate(scene.pids(), 1):
             os.kill(frozen, signal.SIGSTOP)
             try:
                 wait_for(lambda trials=trials: tried() == trials, "the other one's trial")  # type: ignore[misc]

@@ -144,6 +144,7 @@ def test_an_ejection_by_one_router_is_known_to_the_others_and_its_end_as_well() 
             (out,) = wait_for(lambda: ask_admin(admin, "nodes", {"state": "out"})["nodes"], "the ejection")
             assert (out["address"], out["cause"]) == (broken.address, "broken")
             os.kill(second, signal.SIGCONT)
+            router.settle()  # or it would ask the node without knowing that it is out
             wait_for(lambda: ask(router.address, GET) and len(broken.connections) == 6, "its trial")
 
             def live() -> bool:
