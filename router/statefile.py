@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from typing import Any
 import gevent
 from gevent.lock import BoundedSemaphore
 
+from router.handover import HELD_BACK
 from router.logs import log
 from router.saved import NotOurs, Remembering, restore, save
 from router.table import Table
@@ -83,7 +85,7 @@ class StateFile:
             self._kept = self._news()
             text = json.dumps(save(self._table, self._sources, now=monotonic(), wall=time()))
             busy = monotonic() - began
-            error = gevent.get_hub().threadpool.apply(replace, (self.path, text.encode("ascii")))
+            error = gevent.get_hub().threadpool.apply(replace_in_thread, (self.path, text.encode("ascii")))
             if error:
                 self._kept = None  # that it could not be written is news
             self._say(error)
@@ -123,6 +125,12 @@ def load(path: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise NotOurs(f"it is no JSON: {error}" if data else "it is empty") from None
+
+
+def replace_in_thread(path: str, data: bytes) -> OSError | None:
+    """As `replace`, where a signal that comes during an exec is not taken, as it would be lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    return replace(path, data)
 
 
 def replace(path: str, data: bytes) -> OSError | None:
