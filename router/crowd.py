@@ -21,7 +21,7 @@ MOMENT = 0.5  # seconds that a place is one's own; the counters of a router that
 SHARE = 8  # the places of a server take this part of the descriptors; sources and routers need some, too
 LEAST_PLACES = 2
 ACCEPTS = 1  # in a row: a client has begun before it can lose its place, so it is closed in good order
-ACCEPT_PAUSE = 0.1  # seconds without accepting when there is neither a descriptor nor a reserve
+ACCEPT_PAUSE = 0.1  # seconds without accepting when the process is out of descriptors or memory
 NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -78,9 +78,7 @@ class Reserved(StreamServer):
         """Until a client has gone, or a while has passed."""
         assert isinstance(self.pool, Crowd)
         self.pool.make_room()
-        self.stop_accepting()
-        self._timer = self.loop.timer(ACCEPT_PAUSE)
-        self._timer.start(self.start_accepting)
+        pause_accepting(self)
 
     def do_close(self, *client: Any) -> None:
         """A client is done. The descriptor that it gives back is for the reserve, if that is used, and for no other."""
@@ -96,6 +94,13 @@ class Reserved(StreamServer):
         if self.reserve is not None:
             os.close(self.reserve)
             self.reserve = None
+
+
+def pause_accepting(server: Any) -> None:
+    """Let clients of gevent's `server` wait in the backlog for ACCEPT_PAUSE, as the process has no room for them."""
+    server.stop_accepting()
+    server._timer = server.loop.timer(ACCEPT_PAUSE)
+    server._timer.start(server.start_accepting)
 
 
 def spare() -> int | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from router.errors import HEAD_TIMEOUT, body_missing
+from router.queueing import QUEUE_TIMEOUT
 from router.session import CONNECT, DETOUR, HEAD, QUEUED, RELAY, WAIT, Session
 from router.uwsgi import printable
 
@@ -70,7 +71,7 @@ def judge(engine: Engine, session: Session, age: int) -> None:
             engine.unconnected(session, errno.ETIMEDOUT)
     elif session.state == QUEUED:
         if age > engine.limits.queue:
-            engine.refuse(session, "queue timeout", f"no node had room for it within {age - 1} s")
+            engine.refuse(session, QUEUE_TIMEOUT, f"no node had room for it within {age - 1} s")
     elif age > min(engine.limits.idle, engine.limits.first_byte) and is_too_long(engine, session, age):
         engine.refuse(session, "timeout", f"nothing moved for {age - 1} s, at node {node_of(session)}")
 

@@ -95,8 +95,8 @@ class Estate:
         for held in self.held:
             log.info("no longer bound on %s fd %d", printable(held.address), held.fd)
             with socket.socket(fileno=held.fd) as sock:
-                if vacuum and held.file is not None and (identity := net.identity(sock)) == tuple(held.file):
-                    net.unlink_own(net.bound_name(sock), identity)
+                if vacuum and held.file is not None:
+                    net.unlink_own(net.bound_name(sock), tuple(held.file))
         self.held.clear()
 
     def descriptors(self) -> list[int]:

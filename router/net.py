@@ -143,7 +143,7 @@ def identity(sock: socket.socket) -> Identity | None:
     return _file_identity(bound_name(sock)) if _has_file(sock) else None
 
 
-def unlink_own(path: str | bytes, own: Identity) -> bool:
+def unlink_own(path: str | bytes, own: tuple[int, ...]) -> bool:
     """Remove the socket file at `path` if it is still the one that `identity` named; True when it did."""
     if _file_identity(path) != own:
         return False

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from router.engine import Engine
     from router.pool import Pool
 
+QUEUE_FULL, QUEUE_TIMEOUT = "queue full", "queue timeout"  # why a request is refused
 MOST_QUEUED = 10_000  # sessions, and half of the engine's at most; each holds its head, 1 KiB usually, 128 at most
 SERVES = 16  # sessions a wake-up, so that the others are not forgotten; about 1 ms
 
@@ -57,7 +58,7 @@ class Queues:
         length = len(pool.queue) + len(pool.retries)
         if length >= self.longest or len(self.waiting) >= self.most:
             key = printable(pool.key)
-            self.engine.refuse(session, "queue full", f"no node of {key!r} has room, and {length} requests wait")
+            self.engine.refuse(session, QUEUE_FULL, f"no node of {key!r} has room, and {length} requests wait")
             return True
         session.state = QUEUED
         session.tick = self.engine.tick

@@ -22,6 +22,7 @@ from gevent.server import StreamServer
 
 from router import stats
 from router.budget import Budget
+from router.crowd import pause_accepting
 from router.deadlines import Limits, end_all, sweep
 from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
@@ -39,7 +40,6 @@ from router.static import only_fallback
 from router.table import Change, Table
 from router.waiting import WaitingRoom
 
-ACCEPT_PAUSE = 0.1  # seconds without accepting when the process is out of descriptors or memory
 LONG_MESSAGE = 0.002  # seconds; after one that took longer, requests have their turn for so long before the next
 HEAD_DRAIN = 1  # seconds for a head that has begun when a router stops; web servers send theirs at once
 
@@ -64,9 +64,7 @@ class Acceptor(StreamServer):
             return self.engine.accept(self.accept, self.family)
         except OSError as error:
             self.engine.complaints.count("accept", f"accept(): {error.strerror}")
-            self.stop_accepting()
-            self._timer = self.loop.timer(ACCEPT_PAUSE)
-            self._timer.start(self.start_accepting)
+            pause_accepting(self)
             return False
 
 

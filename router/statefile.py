@@ -1,9 +1,9 @@
 """The file in which a gfrouter keeps what it knows (saved.py), so that the next start begins with it.
 
-It is written when something has changed or a source was heard, each second at most, and less often where that takes
-long: ages and the `unix` of announcements are news, too. The file is replaced as a whole, so a reader finds the old one
-or the new one, however a writer ends. It is not forced to the disk: what a power cut costs is a warm start, and what
-waiting for a disk costs is the supervisor's time. For that it is written in a thread.
+It is written when something has changed or a source was heard, as ages are news, too; each second at most, and less
+often where that takes long. The file is replaced as a whole, so a reader finds the old one or the new one, however a
+writer ends. It is not forced to the disk: what a power cut costs is a warm start, and what waiting for a disk costs is
+the supervisor's time. For that it is written in a thread.
 
 What cannot be used is set aside as FILE.bad, in case the option names somebody's own file, and costs no more than a
 line. So does a file that cannot be written, until it can again.

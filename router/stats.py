@@ -20,6 +20,7 @@ from router.kernel import Usage
 from router.key import djb33x
 from router.lookups import TOO_MANY
 from router.pool import Member
+from router.queueing import QUEUE_FULL, QUEUE_TIMEOUT
 from router.said import said, sayers_of
 from router.static import FALLBACK, RESERVED, TO
 from router.table import Table
@@ -150,8 +151,8 @@ def snapshot(
     queue = {
         "waiting": sum(queued(counts) for counts in shares),
         "entered": sum(slot.total()["queued_in_all"] for slot in slots),
-        "refused": complaints["queue full"],
-        "timed_out": complaints["queue timeout"],
+        "refused": complaints[QUEUE_FULL],
+        "timed_out": complaints[QUEUE_TIMEOUT],
     }
     return {
         "version": __version__,
@@ -210,8 +211,8 @@ def _worker(slot: Slot, usage: Usage) -> dict[str, Any]:
 def _router(slot: Slot, worker: Mapping[str, Any]) -> dict[str, Any]:
     """The same process in few words, how late it was, and when it was heard: one that is stuck does not answer."""
     few = {name: worker[name] for name in ("pid", "active_sessions", "requests")}
-    few |= {"queued": queued(slot.counts), "lag": slot.counts.get("lag", 0.0)}
-    return {**few, "last_answer": slot.last_answer}
+    lag = slot.counts.get("lag", 0.0)
+    return {**few, "queued": queued(slot.counts), "lag": lag, "last_answer": slot.last_answer}
 
 
 def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:

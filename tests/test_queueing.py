@@ -101,6 +101,17 @@ def paths(count: int, key: str = "foo.com") -> list[bytes]:
     return [request(key, f"/{number}") for number in range(count)]
 
 
+def answers(clients: Sequence[Any]) -> list[bytes]:
+    return [read_to_end(client) for client in clients]
+
+
+def goes_through(node: Holding, clients: Sequence[Any]) -> None:
+    """The node, which they have waited for, answers these clients of `paths`, one at a time and in their order."""
+    node.answer(len(clients))
+    assert answers(clients) == [HELLO] * len(clients)
+    assert (node.most, node.heads) == (1, paths(len(clients)))
+
+
 # The limit.
 
 
@@ -115,7 +126,7 @@ def test_no_node_ever_gets_more_than_the_limit_and_all_are_answered() -> None:
         for node in nodes:
             node.holds(2)
             node.answer(len(clients))
-        assert [read_to_end(client) for client in clients] == [HELLO] * len(clients)
+        assert answers(clients) == [HELLO] * len(clients)
         counts = idle(router)
         assert [node.most for node in nodes] == [2, 2]
         assert (counts["queued_in_all"], counts["complaints"]) == (56, {})
@@ -138,7 +149,7 @@ def test_keys_of_one_node_share_its_limit_and_take_turns() -> None:
         with busy(router, node), queueing(router, *foo, *bar) as clients:
             assert router.counts()["queued"] == {"foo.com": 3, "bar.com": 3}
             node.answer(7)
-            assert [read_to_end(client) for client in clients] == [HELLO] * 6
+            assert answers(clients) == [HELLO] * 6
         idle(router)
         assert node.most == 1
         assert node.heads[1:] == [foo[0], bar[0], foo[1], bar[1], foo[2], bar[2]]
@@ -158,7 +169,7 @@ def test_they_go_in_the_order_in_which_they_came() -> None:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node), queueing(router, *paths(6)) as clients:
             node.answer(7)
-            assert [read_to_end(client) for client in clients] == [HELLO] * 6
+            assert answers(clients) == [HELLO] * 6
         idle(router)
         assert node.heads[1:] == paths(6)
 
@@ -186,7 +197,7 @@ def test_what_does_not_go_into_the_queue_is_a_503() -> None:
             assert page.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in page
             assert b"\r\nX-Gfrouter-Reason: queue full\r\n" in page
             node.answer(3)
-            assert [read_to_end(client) for client in clients] == [HELLO] * 2
+            assert answers(clients) == [HELLO] * 2
         assert idle(router)["complaints"] == {"queue full": 1}
 
 
@@ -212,7 +223,7 @@ def test_clients_that_leave_leave_the_queue() -> None:
             clients[2].close()
             queued(router, 2)
             node.answer(3)
-            assert [read_to_end(clients[number]) for number in (1, 3)] == [HELLO] * 2
+            assert answers(clients[1::2]) == [HELLO] * 2
         assert idle(router)["complaints"] == {}
         assert node.heads[1:] == [paths(4)[1], paths(4)[3]]
 
@@ -255,11 +266,9 @@ def test_when_nobody_is_left_to_ask_they_go_to_the_fallback_which_has_its_limit_
             router.tell(out=[health(node.address)])
             other.holds(1)
             assert router.counts()["queued"] == {FALLBACK: 2}
-            other.answer(3)
-            assert [read_to_end(client) for client in clients] == [HELLO] * 3
+            goes_through(other, clients)
             node.answer()
         idle(router)
-        assert (other.most, other.heads) == (1, paths(3))
 
 
 def test_a_node_that_dies_leaves_nobody_behind() -> None:
@@ -267,7 +276,7 @@ def test_a_node_that_dies_leaves_nobody_behind() -> None:
         router.table({"foo.com": [Node(node.address)]})
         with busy(router, node) as first, queueing(router, *[GET] * 3) as clients:
             node.stop()
-            assert [read_to_end(client) for client in (first, *clients)] == [b""] * 4
+            assert answers([first, *clients]) == [b""] * 4
         idle(router)
 
 
@@ -291,11 +300,9 @@ def test_a_node_that_comes_has_room_for_those_who_wait(news: str) -> None:
             elif news == "one that is not drained":
                 router.tell(drained=[[], []])
             other.holds(1)
-            other.answer(2)
-            assert [read_to_end(client) for client in clients] == [HELLO] * 2
+            goes_through(other, clients)
             node.answer()
         idle(router)
-        assert (other.most, other.heads) == (1, paths(2))
 
 
 def test_of_a_pool_that_has_only_a_broken_node_requests_go_one_by_one() -> None:
@@ -305,7 +312,7 @@ def test_of_a_pool_that_has_only_a_broken_node_requests_go_one_by_one() -> None:
         router.counts()
         with busy(router, node), queueing(router, *[GET] * 3) as clients:
             node.answer(4)
-            assert [read_to_end(client) for client in clients] == [HELLO] * 3
+            assert answers(clients) == [HELLO] * 3
         idle(router)
         assert node.most == 1
 
@@ -316,7 +323,7 @@ def test_a_router_that_stops_still_serves_those_who_wait() -> None:
         with busy(router, node), queueing(router, *[GET] * 2) as clients:
             router.tell(stop=True)
             node.answer(3)
-            assert [read_to_end(client) for client in clients] == [HELLO] * 2
+            assert answers(clients) == [HELLO] * 2
 
 
 # Requests that go to a second node.

@@ -8,7 +8,10 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +23,12 @@ import pytest
 
 from clients import announce, ask, request, withdraw
 from router.node import Node
+from router.operate import drain
 from router.sourcestate import Watched
 from router.statefile import EVERY, MOST_BYTES, StateFile
 from router.table import Table
 from scripted import HELLO, ScriptedNode, answer, wait_for
-from servers import Router
+from servers import Router, free_address
 
 GET = request("foo.com")
 NODE = Node("10.0.0.1:3031")
@@ -288,6 +292,21 @@ def test_after_a_kill_the_last_known_nodes_serve_at_once(path: Path) -> None:
         assert not gone.connections
 
 
+def test_after_a_kill_what_is_drained_still_is_and_many_clients_are_served(path: Path) -> None:
+    admin = free_address()
+    with ScriptedNode(answer(HELLO)) as node, ScriptedNode() as drained, ThreadPoolExecutor(64) as clients:
+        with Router(state_file=path, admin=admin) as router:
+            for one in (node, drained):
+                announce(router.subscriptions, "foo.com", one.address)
+            router.wait_for_nodes("foo.com", 2)
+            assert drain([drained.address, "--admin", admin]) == 0
+            wait_for(lambda: path.exists() and kept(path)["drained"] == [[drained.address], []], "the state file")
+            router.kill()
+        with restarted(router, state_file=path, admin=admin) as router:
+            assert set(clients.map(lambda _: ask(router.address, GET), range(500))) == {HELLO}
+        assert not drained.connections
+
+
 def test_a_stop_keeps_what_was_known_at_the_end(path: Path) -> None:
     with ScriptedNode(answer(HELLO)) as node:
         with Router(state_file=path) as router:
@@ -305,3 +324,25 @@ def test_a_file_of_no_use_stops_nobody(path: Path) -> None:
         announce(router.subscriptions, "foo.com", node.address)
         router.wait_for_nodes("foo.com", 1)
         assert ask(router.address, GET) == HELLO
+
+
+HOLDING = """
+import os, signal, sys, time
+from router.handover import signals_held_back
+from router.statefile import StateFile
+from router.table import Table
+
+heard = []
+signal.signal(signal.SIGHUP, lambda *_: heard.append(1))
+StateFile(sys.argv[1], Table(), (), tuple).write()  # so its thread is there
+with signals_held_back():
+    os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(0.2)
+    print(len(heard))
+print(len(heard))
+"""
+
+
+def test_its_thread_takes_no_signal_that_is_held_back_for_the_next_start(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HOLDING, str(path)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n1\n", "")
