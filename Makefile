@@ -8,8 +8,8 @@
 # make bench           beside the real fastrouter;  BENCH_ARGS goes to the benchmark
 #
 # Each sets everything up itself, in .venv; a Debian or Ubuntu with Python 3.11 or newer is enough.
-# As root, make test installs nginx, gcc, iproute2, knot, systemd and etcd-server with apt-get where they are missing, and
-# unpacks consul; otherwise tests without them skip.
+# As root, make test installs nginx, gcc, iproute2, knot, systemd, etcd-server, libssl-dev and python3-dev with apt-get
+# where they are missing, unpacks consul, and compiles a uWSGI with TLS; otherwise tests without them skip.
 
 .PHONY: demo test quick check docs matrix bench clean peers
 .NOTPARALLEL:
@@ -75,6 +75,9 @@ peers:
 	@command -v systemd-analyze >/dev/null || { $(call apt,systemd,the tests of its units and sockets); } || true
 	@command -v etcd >/dev/null || { $(call apt,etcd-server,the tests with etcd); } || true
 	@test -x build/peers/consul || sh tests/get_consul.sh build/peers/consul || true
+	@test -e /usr/include/openssl/ssl.h || { $(call apt,libssl-dev,the tests with signed announcements); } || true
+	@test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || { $(call apt,python3-dev,the tests with signed announcements); } || true
+	@test -x build/peers/uwsgi/bin/uwsgi || $(PIP) --no-deps --target build/peers/uwsgi uwsgi==2.0.31 || true
 	@test -d build/peers/py-consul || $(PIP) --no-deps --target build/peers/py-consul py-consul || true
 
 $(BIN)/python:

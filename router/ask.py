@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from router.address import AddressError, HostName, Unix, parse_node
-from router.options import ADMIN_OFF
 from router.place import check_folder, default_place
+from router.requestoptions import ADMIN_OFF
 from router.uwsgi import printable
 
 PATIENCE = 5.0  # seconds for each step; a router answers in less than one, even with 50,000 nodes

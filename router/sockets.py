@@ -17,8 +17,9 @@ from router import net
 from router.address import AddressError, Inherited, Shared, parse_local
 from router.handover import Estate, Held
 from router.logs import log
-from router.options import ADMIN_OFF, Options
+from router.options import Options
 from router.place import SOCKET_MODE, default_place, make_folder
+from router.requestoptions import ADMIN_OFF
 from router.systemd import Passed
 
 KINDS = {int(SOCK_STREAM): "stream", int(SOCK_DGRAM): "datagram"}

@@ -106,10 +106,10 @@ def memory(router: Router, field: str) -> int:
 @pytest.mark.long
 def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> None:
     """From many sockets of one address it is found out later, which takes room in the socket's buffer meanwhile."""
-    quota = QUOTA * min(ports, HOST_FACTOR) * (SECONDS + BURST_S)
     with Router(subscription_tolerance=PATIENCE) as router, served(router):
         before, server, lost = memory(router, "VmRSS"), router.subscriptions, lost_on_the_way()
         flood = Flooder(tools, server, rate=100_000, seconds=SECONDS, ports=ports)
+        begun = time.monotonic()
         # Workers say it again and again, which matters where the machine has no time to read for a while.
         others = Flooder(tools, server, "other", "127.0.0.20", hosts=20, keys=20, rate=50, seconds=SECONDS)
         with flood, others:
@@ -117,7 +117,9 @@ def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> 
             grown = memory(router, "VmHWM") - before  # before the stats are read: they cost memory, too
             eventually(lambda: others.announced <= nodes(router).keys(), "what others have announced to be known")
             await_all_counted(router, flood, lost, others.sent)
-            assert kept(router, flood) <= quota
+            # A busy router reads for longer than the flood lasts, and the quota grows meanwhile.
+            quota = QUOTA * min(ports, HOST_FACTOR) * (time.monotonic() - begun + BURST_S)
+            assert kept(router, flood) <= min(quota, flood.sent / 2)
         assert grown < SLACK_KIB + quota * KIB_A_NODE
 
 
