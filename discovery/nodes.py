@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from router.address import AddressError, parse_node
 from router.node import Node
@@ -24,6 +24,7 @@ Pools = dict[str, list[Node]]
 MOST_NODES = 200_000  # in one file; reading them takes a second or two
 LONGEST_LINE = 4096  # bytes; a key has 255 at most, and the longest address, a path, 107
 LONGEST_KEY = 255  # bytes; a packet with a longer one counts as having none
+LEGIBLE = "!$&'()*+,/:;=?@[]^`{|}~\"<>\\"  # beside letters and digits: all that is no blank, percent sign or `#`
 LARGEST_INT = 2**31 - 1  # of weight and backup, as in announcements
 SHOWN = 80  # characters of a wrong line that a message shows
 
@@ -33,6 +34,8 @@ SETTINGS: dict[str, Callable[[str], int]] = {
     "modifier1": whole(0, 255),
     "modifier2": whole(0, 255),
 }
+
+PLAIN = Node("")  # one of which a line says nothing but where it is
 
 _WORD = re.compile(r"[^ \t]+")
 _STRAY_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
@@ -67,6 +70,17 @@ def _check_new(seen: dict[tuple[str, str], int], key: str, node: Node, number: i
     before = seen.setdefault((key, node.address), number)
     if before != number:
         raise ValueError(f"the same node of the same key as in line {before}")
+
+
+def text_of(pools: Pools) -> str:
+    """What `parse` gives these pools for, of what such a file can say: a line a node, in the pools' order."""
+    return "".join(line_of(key, node) + "\n" for key, nodes in pools.items() for node in nodes)
+
+
+def line_of(key: str, node: Node) -> str:
+    """The line of one node, without its end; what is as it would be without a setting has none."""
+    settings = [f"{name}={value}" for name in SETTINGS if (value := getattr(node, name)) != getattr(PLAIN, name)]
+    return " ".join([_encoded(key), _encoded(node.address), *settings])
 
 
 def parse_line(line: bytes) -> tuple[str, Node] | None:
@@ -118,6 +132,10 @@ def _node(word: str, settings: list[str]) -> Node:
         except ValueError as error:
             raise ValueError(f"{setting}: {error}") from None
     return Node(address, **values)  # type: ignore[arg-type]  # SETTINGS are fields that hold whole numbers
+
+
+def _encoded(text: str) -> str:
+    return quote(text.encode("utf-8", "surrogateescape"), safe=LEGIBLE)
 
 
 def _decoded(word: str) -> bytes:

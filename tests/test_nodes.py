@@ -146,3 +146,29 @@ def test_what_is_written_is_read(pools: dict[bytes, list[Node]]) -> None:
     assert parse("\n".join(lines).encode()) == {
         key.decode("utf-8", "surrogateescape"): found for key, found in pools.items()
     }
+
+
+@given(
+    st.dictionaries(
+        st.binary(min_size=1, max_size=40).map(lambda key: key.decode("utf-8", "surrogateescape")),
+        st.lists(
+            st.builds(
+                Node,
+                st.sampled_from(["10.0.0.5:3031", "[::1]:1", "@a b", "/run/a%20#b\n.sock", "/run/\udcff", "app:1"]),
+                weight=st.integers(1, 2**31 - 1),
+                backup=st.integers(0, 2**31 - 1),
+                modifier1=st.integers(0, 255),
+                modifier2=st.integers(0, 255),
+            ),
+            min_size=1,
+            unique_by=lambda node: node.address,
+        ),
+    )
+)
+def test_what_is_written_is_read_as_it_was(pools: nodes.Pools) -> None:
+    assert parse(nodes.text_of(pools).encode()) == pools
+
+
+def test_a_line_says_no_more_than_it_must() -> None:
+    assert nodes.line_of("foo.com:80", Node("10.0.0.5:3031", modifier2=3)) == "foo.com:80 10.0.0.5:3031 modifier2=3"
+    assert nodes.line_of("a b", Node("/run/#1.sock", weight=2, backup=1)) == "a%20b /run/%231.sock weight=2 backup=1"
