@@ -46,6 +46,7 @@ class Served:
     def raw(self, request: bytes) -> bytes:
         with self.connect() as client:
             client.sendall(request)
+            client.shutdown(socket.SHUT_WR)  # or a body that is announced and does not come would be waited for
             return b"".join(iter(lambda: client.recv(65536), b""))
 
     def get(self, path: str, host: str = "localhost", method: str = "GET") -> tuple[int, Any, dict[str, str]]:

@@ -161,8 +161,10 @@ def test_what_is_written_is_read(pools: dict[bytes, list[Node]]) -> None:
                 modifier2=st.integers(0, 255),
             ),
             min_size=1,
+            max_size=3,
             unique_by=lambda node: node.address,
         ),
+        max_size=3,
     )
 )
 def test_what_is_written_is_read_as_it_was(pools: nodes.Pools) -> None:
