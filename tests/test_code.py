@@ -168,10 +168,10 @@ def test_a_function_that_cannot_be_called_is_the_sources_trouble() -> None:
 
 def test_keys_that_hang_hold_up_neither_others_nor_what_is_known() -> None:
     stuck = gevent.event.Event()
-    called = Called(URL + "&processes=4", known_com=":1", **{f"stuck{n}_com": stuck for n in range(2)})
+    called = Called(URL + "&processes=4", known_com=":1", stuck1_com=stuck, stuck2_com=stuck)
     called.want("known.com")
-    for n in range(2):
-        called.code.want(called.feed, f"stuck{n}.com")
+    for key in ("stuck1.com", "stuck2.com"):
+        called.code.want(called.feed, key)
     called.says[b"known.com"] = ":2"
     called.says[b"new.com"] = ":3"
     called.later(1)
