@@ -20,6 +20,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import unquote
 
@@ -56,6 +57,8 @@ class File:
     form = "file:///PATH"
     settings = Settings
     on_demand = False
+    kind = "file"
+    parse: Callable[[bytes], Pools] = staticmethod(parse)  # what is in the file
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class File:
         self.path = unquote(parsed.path)
         if parsed.places not in ((), ("localhost",)) or not self.path.strip("/") or "\0" in self.path:
             raise parsed.wrong(f"no path of a file (legal: {self.form})")
-        self.name = f"file@{printable(self.path)}"
+        self.name = f"{self.kind}@{printable(self.path)}"
         self.sleep = sleep
         self.apart = apart or Apart().call
         self.seen: Identity | None = None  # by the last look
@@ -98,7 +101,7 @@ class File:
     def read(self, feed: Feed) -> Identity | None:
         """Read the file, and say what it holds. Gives its identity, None where it could not be read."""
         try:
-            now, pools = self.ask(feed, load)
+            now, pools = self.ask(feed, partial(load, parse=self.parse))
         except Wrong as wrong:
             self.fail(feed, str(wrong))
             return wrong.identity
@@ -182,8 +185,10 @@ def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def load(path: str) -> tuple[Identity | None, Pools]:
-    """(identity, what the file says); the former is None where the file changed meanwhile. Raises Wrong, OSError."""
+def load(path: str, parse: Callable[[bytes], Pools]) -> tuple[Identity | None, Pools]:
+    """(identity, what the file says by `parse`, or Unreadable); the former is None where the file changed meanwhile.
+    Raises Wrong, OSError.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)  # a FIFO must not block us
     try:
         found = os.fstat(fd)

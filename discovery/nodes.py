@@ -12,7 +12,7 @@ an `Unreadable` error that names it, for half of a file is another configuration
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import quote, unquote_to_bytes
 
 from router.address import AddressError, parse_node
@@ -20,6 +20,7 @@ from router.node import Node
 from router.values import whole
 
 Pools = dict[str, list[Node]]
+Line = tuple[str, Sequence[Node]]
 
 MOST_NODES = 200_000  # in one file; reading them takes a second or two
 LONGEST_LINE = 4096  # bytes; a key has 255 at most, and the longest address, a path, 107
@@ -46,15 +47,18 @@ class Unreadable(Exception):
     """The text holds a line that is no node; the message names the line's number, the reason, and the line."""
 
 
-def parse(data: bytes) -> Pools:
-    """Key → its nodes, in the order of the lines. `Unreadable` names the first wrong line."""
+def parse(data: bytes, read: Callable[[bytes], Line | None] | None = None) -> Pools:
+    """Key → its nodes, in the order of the lines. `Unreadable` names the first wrong line.
+
+    `read` understands one line, as `parse_line` does, which is meant where none is given.
+    """
+    read = read or parse_line
     pools: Pools = {}
     seen: dict[tuple[str, str], int] = {}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:
-            found = parse_line(line.removesuffix(b"\r"))
-            if found is not None:
-                key, node = found
+            key, nodes = read(line.removesuffix(b"\r")) or ("", ())
+            for node in nodes:
                 _check_new(seen, key, node, number)
                 pools.setdefault(key, []).append(node)
         except ValueError as error:
@@ -83,8 +87,18 @@ def line_of(key: str, node: Node) -> str:
     return " ".join([_encoded(key), _encoded(node.address), *settings])
 
 
-def parse_line(line: bytes) -> tuple[str, Node] | None:
-    """(key, node) of one line without its end; None where it says nothing. ValueError says what is wrong."""
+def parse_line(line: bytes) -> Line | None:
+    """(key, [node]) of one line without its end; None where it says nothing. ValueError says what is wrong."""
+    words = words_of(line)
+    if not words:
+        return None
+    if len(words) == 1:
+        raise ValueError("the address is missing (legal: KEY ADDRESS [SETTING=VALUE ...])")
+    return key_of(words[0]), [_node(words[1], words[2:])]
+
+
+def words_of(line: bytes) -> list[str]:
+    """The words of a line up to a comment. ValueError where it is no text."""
     if len(line) > LONGEST_LINE:
         raise ValueError(f"{len(line)} bytes, but {LONGEST_LINE} is the limit")
     try:
@@ -98,22 +112,19 @@ def parse_line(line: bytes) -> tuple[str, Node] | None:
         if word.startswith("#"):
             break
         words.append(word)
-    if not words:
-        return None
-    if len(words) == 1:
-        raise ValueError("the address is missing (legal: KEY ADDRESS [SETTING=VALUE ...])")
-    return _key(words[0]), _node(words[1], words[2:])
+    return words
 
 
-def _key(word: str) -> str:
-    key = _decoded(word)
+def key_of(word: str) -> str:
+    """The key that a word means, else ValueError."""
+    key = decoded(word)
     if len(key) > LONGEST_KEY:
         raise ValueError(f"a key of {len(key)} bytes, but {LONGEST_KEY} is the limit")
     return key.decode("utf-8", "surrogateescape")
 
 
 def _node(word: str, settings: list[str]) -> Node:
-    address = _decoded(word).decode("utf-8", "surrogateescape")
+    address = decoded(word).decode("utf-8", "surrogateescape")
     if ":" not in address and not address.startswith(("/", "@")):  # uWSGI takes it for a path from where it was started
         raise ValueError(f"address {address!r}: no port, and no path that begins with / (or @)")
     try:
@@ -138,7 +149,8 @@ def _encoded(text: str) -> str:
     return quote(text.encode("utf-8", "surrogateescape"), safe=LEGIBLE)
 
 
-def _decoded(word: str) -> bytes:
+def decoded(word: str) -> bytes:
+    """The bytes that a word means, as `%20` and its like stand for one. ValueError for a stray percent sign."""
     if stray := _STRAY_PERCENT.search(word):
         raise ValueError(f"{word[stray.start() : stray.start() + 3]!r} is no byte (a percent sign itself is %25)")
     return unquote_to_bytes(word)

@@ -12,7 +12,7 @@ from time import monotonic, time
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
-from router import __version__, commands, net
+from router import __version__, commands, mappers, net
 from router.configuration import HelpRequested, VersionRequested, load
 from router.errors import own_pages
 from router.handover import Estate, inherited
@@ -115,6 +115,9 @@ def check(options: Options, estate: Estate) -> None:
         for word in words(options.discovery):
             if word != SUBSCRIPTION:
                 open_source(word)
+        for url in mappers.urls(options):
+            open_source(url)
+        mappers.nodes(options)
         return
     restore(estate.state, Table(), (), now=monotonic(), wall=time())
     with ExitStack() as stack:
@@ -147,15 +150,18 @@ def discover(options: Options, sockets: Sockets) -> list[Opened]:
     """
     named = words(options.discovery)
     servers: list[Opened] = []
-    if not (named or options.to) or SUBSCRIPTION in named or "subscription_server" not in options.defaulted:
+    mapped = mappers.urls(options)
+    to = mappers.nodes(options)
+    if not (named or mapped or to) or SUBSCRIPTION in named or "subscription_server" not in options.defaulted:
         servers = [Opened(subscription(server, options), Common()) for server in sockets.subscription_servers()]
     if SUBSCRIPTION not in named:
         named = [SUBSCRIPTION, *named]
     opened = []
     for word in dict.fromkeys(named):
         opened += servers if word == SUBSCRIPTION else [open_source(word)]
-    if options.to or options.fallback:
-        opened.append(Opened(Static(options.to, options.fallback), Common()))
+    opened += map(open_source, mapped)
+    if to or options.fallback:
+        opened.append(Opened(Static(to, options.fallback), Common()))
     return opened
 
 

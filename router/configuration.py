@@ -15,6 +15,7 @@ from router.commandline import Name
 from router.entry import Entry
 from router.errors import OFF, ON
 from router.ini import OptionsError, Setting, shown
+from router.mappers import Given, one_mapper, worker_socket
 from router.options import PLAIN, TABLE, UWSGI, Options
 
 __all__ = ["HelpRequested", "OptionsError", "VersionRequested", "load"]
@@ -31,10 +32,6 @@ class HelpRequested(Exception):
 
 class VersionRequested(Exception):
     """--version stands on the command line."""
-
-
-# By field: every assignment and the value that it gave, the weakest first.
-Given = dict[str, list[tuple[Setting, Any]]]
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, list[str]]:
@@ -97,9 +94,10 @@ def _merge(settings: Sequence[Setting]) -> tuple[Options, list[str]]:
             _judge(setting, verdict, warnings)
         else:
             unknown.append(setting)
-    options = _fold(given)
+    ignored = one_mapper(given)
+    options = _fold(given, worker_socket(given, settings, placeholders))
     _judge_unknown(unknown, options.strict, settings, warnings)
-    return options, [*warnings.values(), *_unused_shared_sockets(options)]
+    return options, [*warnings.values(), *ignored, *_unused_shared_sockets(options)]
 
 
 def _entry(setting: Setting) -> Entry | None:
@@ -158,7 +156,7 @@ def _judge_unknown(
             warnings.setdefault(setting.name, f"{setting.shown}: unknown, so a mere placeholder")
 
 
-def _fold(given: Given) -> Options:
+def _fold(given: Given, socket: str) -> Options:
     """One value a field: the last, or for repeatable ones all."""
     values: dict[str, Any] = {}
     for entry in TABLE:
@@ -171,7 +169,7 @@ def _fold(given: Given) -> Options:
             values[name] = _once(values[name])
     defaulted = frozenset(entry.field for entry in TABLE) - values.keys()
     values.setdefault("error_pages", _error_pages(given))
-    return Options(**values, defaulted=defaulted)
+    return Options(**values, defaulted=defaulted, worker_socket=socket)
 
 
 def _error_pages(given: Given) -> str:

@@ -9,10 +9,15 @@ from router.entry import option
 from router.values import (
     MAX_NODES,
     MAX_QUOTA,
+    base,
+    cache_file,
+    code_string,
     key,
     node_address,
     one_of,
+    pattern,
     seconds_from_1,
+    socket_number,
     source_names,
     whole,
 )
@@ -55,6 +60,34 @@ class NodeOptions:
         "send requests for keys that no source knows to this node, ADDRESS[,MODIFIER1[,MODIFIER2]]; several take "
         "turns; repeatable",
         plain="to",
+    )  # fmt: skip
+    use_cache: str = option(
+        "", cache_file, DISCOVERY, "FILE",
+        "take nodes from a file of uWSGI's cache values, a line KEY ADDRESS[,MODIFIER1] for each key, several nodes "
+        "joined by |; as --discovery cache://FILE",
+        plain="use-cache", value_is_optional=True,
+    )  # fmt: skip
+    use_pattern: str = option(
+        "", pattern, DISCOVERY, "PATTERN",
+        "send requests to the address that is this text with the key for each %s; as --discovery pattern://PATTERN",
+        plain="use-pattern",
+    )  # fmt: skip
+    use_base: str = option(
+        "", base, DISCOVERY, "BASE",
+        "send requests to the address that is this text with the key behind it; as --discovery base://BASE",
+        plain="use-base",
+    )  # fmt: skip
+    use_code_string: str = option(
+        "", code_string, DISCOVERY, "0:FILE:FUNCTION",
+        "send requests where this Python function says: it takes the key in bytes and gives ADDRESS[,MODIFIER1] or "
+        "None; as --discovery code://FILE?function=FUNCTION",
+        plain="use-code-string",
+    )  # fmt: skip
+    use_socket: int | None = option(
+        None, socket_number, DISCOVERY, "N",
+        "send requests for keys that no source knows to the worker whose addresses the lines socket = ADDRESS of the "
+        "same configuration say: to the N-th, from 0",
+        plain="use-socket", value_is_optional=True,
     )  # fmt: skip
     subscription_fallback_key: str = option(
         "", key, DISCOVERY, "KEY",

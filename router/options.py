@@ -20,11 +20,14 @@ from router.requestoptions import RequestOptions
 
 @dataclass(frozen=True)
 class Options(ProcessOptions, FailureOptions, NodeOptions, RequestOptions):
-    """What gfrouter was told to do; `defaulted` names the fields that nobody set. The parts stand in the order of the
-    help from the last one on: dataclasses begin with the fields of the last base.
+    """What gfrouter was told to do. The parts stand in the order of the help from the last one on: dataclasses begin
+    with the fields of the last base.
+
+    `defaulted` names the fields that nobody set; `worker_socket` is the address that `use_socket` means.
     """
 
     defaulted: frozenset[str] = frozenset()
+    worker_socket: str = ""
 
     def to_json(self) -> str:
         """One line of JSON for `from_json`, as the supervisor sends it to its routers."""

@@ -24,6 +24,7 @@ MAX_FAILS = 1000
 MAX_BACKLOG = 1_000_000
 MAX_NODES = 10_000_000
 MAX_QUOTA = 1_000_000
+MAX_SOCKETS = 9999
 LAZY_MODE = 0o666
 
 TRUE_WORDS = ("true", "on", "yes", "1")
@@ -155,6 +156,48 @@ def source_names(text: str) -> str:
     if not text.split():
         raise ValueError("a source's name is missing (gfrouter sources lists them)")
     return text
+
+
+def base(text: str) -> str:
+    """What stands before the key in a node's address."""
+    if not text or "\0" in text:
+        raise ValueError("a beginning of addresses is missing (legal: a folder, as /run/app/, or HOST:)")
+    return text
+
+
+def pattern(text: str) -> str:
+    """A node's address with %s where the key stands."""
+    if not text or "\0" in text:
+        raise ValueError("a pattern is missing (legal: an address with %s where the key stands)")
+    if stray := re.search("%(.?)", re.sub("%[s%]", "", text)):
+        raise ValueError(f"{stray[0]} means nothing here (legal: %s for the key, %% for a percent sign)")
+    return text
+
+
+def code_string(text: str) -> str:
+    """0:FILE:FUNCTION."""
+    modifier, colon, rest = text.partition(":")
+    file, colon, function = rest.partition(":")
+    if not colon or not file or not function.isidentifier():
+        raise ValueError("no function (legal: 0:FILE:FUNCTION)")
+    if modifier != "0":
+        raise ValueError(f"the language with modifier {modifier!r} is not there (legal: 0, which is Python)")
+    return text
+
+
+def cache_file(text: str) -> str:
+    """The path of a file of cache values. uWSGI has the name of a cache here."""
+    if "/" not in text:
+        raise ValueError(
+            "gfrouter has no caches: write the items to a file, a line KEY VALUE for each, and give its path, "
+            "which has a slash in it"
+        )
+    return text
+
+
+def socket_number(text: str) -> int:
+    """Which of the sockets, from 0; a bare option means the first one, as does what is no number in uWSGI's eyes."""
+    return 0 if text in ("", *TRUE_WORDS[:-1]) else whole(0, MAX_SOCKETS)(text)
 
 
 def pages(text: str) -> str:

@@ -68,9 +68,69 @@ DIFFERENCES = (
     Difference(
         "to-beside",
         REQUESTS,
-        "`to` is ignored beside a subscription server, or another way to find nodes.",
-        "Its nodes serve the keys that no source knows.",
+        "One mapper answers, the first configured one of cache, pattern, subscriptions, base, code string, socket and "
+        "`to`; the others are ignored in silence, even for a key that it does not know.",
+        "So it is for options that are spelled `fastrouter-...`, with a line for each that is ignored. Those that are "
+        "spelled as ours are all asked, and the nodes of `to` serve the keys that no source knows.",
         "All sources are one map, and a key that is missing there has no better place to go.",
+    ),
+    Difference(
+        "unsafe-key",
+        REQUESTS,
+        "With `use-base` and `use-pattern` a client's key may lead to any socket of the machine, by `..` between "
+        "slashes.",
+        "Such a key is refused, and counted.",
+        "What a client writes into its Host header chose whom the router speaks to.",
+    ),
+    Difference(
+        "path-with-colon",
+        REQUESTS,
+        "With `use-base` and `use-pattern` a colon makes the whole address TCP, a path with a port in its last name "
+        "as well: nobody can be reached there.",
+        "What begins with a slash is a path.",
+        "A key with a port can have a socket of its own.",
+    ),
+    Difference(
+        "mapped-node",
+        REQUESTS,
+        "A node that a mapper names is never marked. A cache's other nodes are tried after one that refuses, a socket "
+        "that is missing ends the request.",
+        "It is a node as all others: marked, retried, left to a fallback node, and tried again each second where it "
+        "is the only one.",
+        "One dead node of two cost each second request a connect.",
+    ),
+    Difference(
+        "code-text",
+        REQUESTS,
+        "The function of `use-code-string` gets and gives bytes; a text counts as None. It is called for each "
+        "request, in the router's loop: while it blocks, nobody is served.",
+        "Bytes and text. It is called in processes of its own, for a key that is asked for, and again each second "
+        "while that is in use. Where it hangs or raises, its key alone has no answer, or its last one.",
+        "A slow database held up every site.",
+    ),
+    Difference(
+        "use-cache-file",
+        CONFIGURATION,
+        "`use-cache` names a cache of the same uWSGI.",
+        "The path of a file of `KEY VALUE` lines, which is watched. A name is an error that says so.",
+        "There is no uWSGI to have a cache.",
+        test="test_mappers.py::test_what_cannot_be_is_refused",
+    ),
+    Difference(
+        "use-socket-worker",
+        CONFIGURATION,
+        "`use-socket` means a socket that the same uWSGI serves; where it has none, the next mapper answers.",
+        "The address in that line `socket = ADDRESS`, whoever listens there. Without such a line it is an error.",
+        "gfrouter runs no application.",
+        test="test_mappers.py::test_without_such_a_socket_there_is_no_start",
+    ),
+    Difference(
+        "pattern-letters",
+        CONFIGURATION,
+        "In `use-pattern` a percent sign before any other letter than `s` vanishes with it.",
+        "An error.",
+        "A slip sent requests to another place than was meant.",
+        test="test_rule.py::test_a_rule_that_is_none_is_refused",
     ),
     Difference(
         "fallback-last",

@@ -84,8 +84,6 @@ NOT_YET = {
     "a_sum": "one = 1\nfastrouter-processes = %(one + 1)\n",
     "an_environment_variable": "fastrouter-processes = $(LIKE_COUNT:-2)\n",
     "a_for_block": "for = 2\nfastrouter-processes = %(_)\nendfor =\n",
-    "use_pattern": "fastrouter-use-pattern = /tmp/%%s.sock\n",
-    "use_base": "fastrouter-use-base = /tmp/\n",
     "post_buffering": "fastrouter-post-buffering = 8192\n",
     "resubscribe": "fastrouter-resubscribe = 127.0.0.1:1\n",
 }

@@ -87,13 +87,15 @@ def test_a_file_that_stays_empty_means_no_nodes(looked: Looked) -> None:
 
 def test_a_file_that_has_not_changed_is_not_read_again(looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
     looked.look()
-    monkeypatch.setattr(module, "load", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(module, "load", lambda path, parse: pytest.fail("it was read"))
     looked.look(5)
 
 
 def test_what_is_read_first_is_read_again(looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have been written in that moment, and a file's times have steps of some milliseconds."""
-    monkeypatch.setattr(module, "load", lambda path: (module.identity(path), {"foo.com": [Node("10.0.0.2:3031")]}))
+    monkeypatch.setattr(
+        module, "load", lambda path, parse: (module.identity(path), {"foo.com": [Node("10.0.0.2:3031")]})
+    )
     looked.look()
     assert looked.nodes == ["10.0.0.2:3031"]
 

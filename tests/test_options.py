@@ -195,6 +195,11 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscription_quota": ("0", 0),
     "discovery": ("dns", ("dns",)),
     "to": (":1,7", (":1,7",)),
+    "use_cache": ("/etc/map", "/etc/map"),
+    "use_pattern": ("/run/app.sock", "/run/app.sock"),
+    "use_base": ("/run/", "/run/"),
+    "use_code_string": ("0:/etc/map.py:node", "0:/etc/map.py:node"),
+    "use_socket": ("1", 1),
     "subscription_fallback_key": ("all.com", "all.com"),
     "max_keys": ("1", 1),
     "max_nodes": ("10000000", 10_000_000),
@@ -231,7 +236,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
 
 def test_every_option_has_an_example_here() -> None:
     assert EXAMPLES.keys() == {entry.field for entry in TABLE}
-    assert EXAMPLES.keys() | {"defaulted"} == {field.name for field in dataclasses.fields(Options)}
+    assert EXAMPLES.keys() | {"defaulted", "worker_socket"} == {field.name for field in dataclasses.fields(Options)}
 
 
 def got(options: Options, field: str) -> object:
@@ -783,8 +788,7 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 
 REFUSED = """
-    fastrouter-zerg fastrouter-use-cache fastrouter-use-pattern fastrouter-use-base fastrouter-use-code-string
-    fastrouter-use-socket fastrouter-post-buffering fastrouter-resubscribe
+    fastrouter-zerg fastrouter-post-buffering fastrouter-resubscribe
     fastrouter-resubscribe-bind fastrouter-uid fastrouter-gid fastrouter-force-key
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
@@ -803,7 +807,7 @@ def test_what_would_change_the_router_and_is_not_there_is_refused(name: str) -> 
     assert refusal("", **environ).endswith(f"{name} is not supported yet by gfrouter {__version__}")
 
 
-@pytest.mark.parametrize("line", ["use-base = /run/", "resubscribe = :1"])
+@pytest.mark.parametrize("line", ["resubscribe-bind = :2", "resubscribe = :1"])
 def test_their_plain_spellings_are_refused_too(line: str) -> None:
     name = line.split(" = ")[0]
     assert ini_refusal(line, section="gfrouter") == (
