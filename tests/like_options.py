@@ -86,7 +86,6 @@ NOT_YET = {
     "a_for_block": "for = 2\nfastrouter-processes = %(_)\nendfor =\n",
     "use_pattern": "fastrouter-use-pattern = /tmp/%%s.sock\n",
     "use_base": "fastrouter-use-base = /tmp/\n",
-    "post_buffering": "fastrouter-post-buffering = 8192\n",
     "resubscribe": "fastrouter-resubscribe = 127.0.0.1:1\n",
 }
 LATER = [Case(7, name, partial(refused_ini, text), ["later"], REFUSED) for name, text in NOT_YET.items()]
