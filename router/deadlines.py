@@ -12,9 +12,9 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from router.errors import HEAD_TIMEOUT, body_missing
+from router.errors import BODY_TIMEOUT, HEAD_TIMEOUT, body_missing
 from router.queueing import QUEUE_TIMEOUT
-from router.session import CONNECT, DETOUR, HEAD, QUEUED, RELAY, WAIT, Session
+from router.session import BODY, CONNECT, DETOUR, HEAD, QUEUED, RELAY, WAIT, Session
 from router.uwsgi import printable
 
 if TYPE_CHECKING:
@@ -61,11 +61,14 @@ def judge(engine: Engine, session: Session, age: int) -> None:
         if age > engine.limits.head:
             have = len(session.partial or b"")
             engine.refuse(session, HEAD_TIMEOUT, f"head not complete after {age - 1} s, {have} bytes came")
-    elif session.state not in (CONNECT, RELAY, WAIT, QUEUED):
+    elif session.state not in (BODY, CONNECT, RELAY, WAIT, QUEUED):
         return  # a detour is short, or ends by itself
     elif 0 < engine.limits.session < engine.tick - session.began:
         text = f"not done after {engine.limits.session} s, at node {node_of(session)}"
         engine.refuse(session, "session timeout", text)
+    elif session.state == BODY:
+        if age > engine.limits.idle:
+            engine.refuse(session, BODY_TIMEOUT, f"no more of its body came for {age - 1} s")
     elif session.state == CONNECT:
         if age > engine.limits.connect:
             engine.unconnected(session, errno.ETIMEDOUT)

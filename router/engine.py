@@ -25,20 +25,21 @@ from _socket import socket  # the C type: what the stdlib's subclass adds costs 
 from collections.abc import Callable
 from resource import RLIMIT_NOFILE, getrlimit
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
-from socket import MSG_DONTWAIT, SO_LINGER, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET
+from socket import MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_STREAM
 from time import time
 from typing import Any
 
 from router.deadlines import Limits
 from router.endpoint import LIVE, TRYING, Cause
-from router.errors import RESET, Errors
+from router.errors import Errors
 from router.health import Health
-from router.key import find_key
+from router.keyrules import KeyRules
 from router.logs import Complaints, peer_name
 from router.pool import Member
+from router.postbuffer import BodyRoom
 from router.queueing import Queues
-from router.relay import CHUNK, READ, READ_WRITE, count_body, relay_down, relay_up
-from router.session import CLOSED, CONNECT, DETOUR, HEAD, NO_NODE, RELAY, WAIT, Detours, Session
+from router.relay import CHUNK, READ, READ_WRITE, break_off, count_body, relay_down, relay_up
+from router.session import BODY, CLOSED, CONNECT, DETOUR, HEAD, NO_NODE, RELAY, WAIT, Detours, Session
 from router.table import Table
 from router.uwsgi import HEADER, PacketError, looks_like_http
 from router.waiting import WaitingRoom
@@ -67,24 +68,30 @@ class Engine:
         *,
         limits: Limits,
         errors: Errors | None,
+        rules: KeyRules,
         wake: Callable[[], None],
         health: Health,
         detours: Callable[[Engine], Detours],
         room: Callable[[Engine], WaitingRoom],
         queues: Callable[[Engine], Queues],
+        bodies: Callable[[Engine], BodyRoom] | None,
     ) -> None:
         self.table = table
         self.pools = table.pools
         self.limits = limits
         self.errors = errors
+        self.rules = rules
+        self.find_key = rules.finder()
         self.wake = wake
         self.health = health
         self.detours = detours(self)
         self.active = 0  # sessions
-        self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // 2)  # sessions; each may need two descriptors
+        each = 3 if bodies else 2  # descriptors that one may need
+        self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // each)  # sessions
         self.room = room(self)
         self.queues = queues(self)
         self.queued = self.queues.waiting
+        self.bodies = bodies and bodies(self)
         self.requests = self.left_tx = 0  # that reached a node; bytes that came from nodes which have left since
         self.complaints = Complaints()
         self.tick = 0
@@ -159,13 +166,15 @@ class Engine:
     def route(self, session: Session, head: bytes, size: int) -> None:
         """Header and vars are whole: find the key, its pool, and a node."""
         try:
-            key = find_key(head, size)
+            key = self.find_key(head, size)
         except PacketError as error:
             if looks_like_http(head):
                 return self.refuse(session, "HTTP", SPEAKS_HTTP)
             return self.refuse(session, "invalid packet", str(error))
         if not key:
             return self.refuse(session, "no key", "no UWSGI_FASTROUTER_KEY, HTTP_HOST or SERVER_NAME in the vars")
+        if self.bodies is not None and self.bodies.takes(session, key):
+            return
         pool = self.pools.get(str(key, "utf-8", "surrogateescape"))
         if pool is None:
             return self.unknown(session, key)
@@ -282,12 +291,17 @@ class Engine:
                     relay_down(self, session)
                 if session.client_ready:
                     relay_up(self, session)
+            elif session.state == BODY:
+                self.bodies.read(session)  # type: ignore[union-attr]
 
     # Ends.
 
     def unknown(self, session: Session, key: bytes) -> None:
-        """Nobody serves this key. Where somebody may soon, the session waits for that."""
-        if refusal := self.room.refusal(name := str(key, "utf-8", "surrogateescape")):
+        """Nobody serves this key. Another one may stand for it; where somebody may serve it soon, it waits for that."""
+        name = str(key, "utf-8", "surrogateescape")
+        if self.rules.has_others and self.detours.stands_in(session, name):
+            return
+        if refusal := self.room.refusal(name):
             return self.detours.nowhere(session, refusal)
         session.state = WAIT
         self.room.enter(session, name)
@@ -324,7 +338,7 @@ class Engine:
     def dismiss(self, session: Session, kind: str) -> None:
         """Let the client know, as far as it can be known, that this is no answer: by a page, or by a reset."""
         if session.answered:
-            return self.break_off(session)
+            return break_off(self, session)
         if self.errors is None or session.state == CLOSED:
             return self.close(session)
         seen = session.state == RELAY or session.retried
@@ -334,12 +348,6 @@ class Engine:
         if self.errors.send(session, kind, seen):
             self.detours.unfinished(session)
         else:
-            self.close(session)
-
-    def break_off(self, session: Session) -> None:
-        """End what is not whole by a reset, lest the client take it for whole: a FIN may be an answer's good end."""
-        if session.state != CLOSED:
-            session.client.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
             self.close(session)
 
     def fault(self, session: Session) -> None:
@@ -375,7 +383,7 @@ class Engine:
         if session.state == CLOSED:
             return
         self.sessions[session.client_fd] = None
-        session.client.close()  # first, as it flushes what MSG_MORE held back
+        session.source.close()  # first, as it flushes what MSG_MORE held back
         self.leave(session)
         session.state = CLOSED
         session.head = session.down = b""

@@ -1,8 +1,8 @@
 """What a client gets whose request cannot be served: a small HTTP response, written once for each reason.
 
 The status says what has become of the request, so that a web server in front can decide. 400: it cannot be served as it
-is. 404: nobody knows its key. 503: no node has seen it, so it may go elsewhere. 502 and 504: a node took it, and broke
-off or kept silent, so it may have had its effect.
+is. 404: nobody knows its key. 413: its body is longer than any may be (postbuffer.py). 503: no node has seen it, so it
+may go elsewhere. 502 and 504: a node took it, and broke off or kept silent, so it may have had its effect.
 
 A page is one send that is not waited for, before the node's first byte or not at all. Closing on bytes that the client
 still sends would reset it and take the page away, so where some may come they are read, for a while (session.py).
@@ -25,19 +25,22 @@ if TYPE_CHECKING:
     from router.session import Session
 
 ON, OFF = "on", "off"  # in the place of a folder of own pages
-STATUSES = (400, 404, 502, 503, 504)
+STATUSES = (400, 404, 413, 502, 503, 504)
 UNSEEN = (404, 503)  # that say that no node has seen the request
 MAX_PAGE = 16_384  # bytes of an own page: what the least send buffer takes at once
 RESET = pack("ii", 1, 0)  # as SO_LINGER: closing sends no FIN
 RETRY_AFTER = 5  # seconds; a node that restarts announces itself within about so long
 
-HEAD_TIMEOUT = "head timeout"
+HEAD_TIMEOUT, BODY_TIMEOUT = "head timeout", "body timeout"
+TOO_LARGE, NO_ROOM, NOT_STORED = "body too large", "no room for body", "body not stored"
 # By the kind as which the engine counts it; what is not here has not come to a node, and is a 503.
 BY_KIND = {
     "HTTP": 400,
     "invalid packet": 400,
     "no key": 400,
     HEAD_TIMEOUT: 400,
+    BODY_TIMEOUT: 400,
+    TOO_LARGE: 413,
     "unanswered": 502,
     "retry budget": 502,
     "internal error": 502,
@@ -60,18 +63,19 @@ class Errors:
         """The process ends: it hears no more of any node, so that a key is not known here says nothing now, and it
         waits for no head as long as it may take. Both may go elsewhere.
         """
-        self.by_kind[UNKNOWN] = self.by_kind[HEAD_TIMEOUT] = 503
+        self.by_kind[UNKNOWN] = self.by_kind[HEAD_TIMEOUT] = self.by_kind[BODY_TIMEOUT] = 503
 
     def send(self, session: Session, kind: str, seen: bool) -> bool:
         """Send the page for `kind`; `seen`: a node took the request. True where the client may have more to send.
 
-        One that has not sent its head in all its time is not waited for: it may be one of many that mean to hold us.
+        One that has not sent its head, or its body, in all its time is not waited for: it may be one of many that mean
+        to hold us.
         """
         head = session.head or bytes(session.partial or b"")
         whole, headers = self.response(self.status(kind, seen), kind)
         with suppress(OSError):  # it has left
             session.client.send(headers if is_head(head, session.size) else whole, MSG_DONTWAIT)
-        return kind != HEAD_TIMEOUT and (session.client_ready or not is_whole(session))
+        return kind not in (HEAD_TIMEOUT, BODY_TIMEOUT) and (session.client_ready or not is_whole(session))
 
     def status(self, kind: str, seen: bool) -> int:
         status = self.by_kind.get(kind, 503)
@@ -120,6 +124,8 @@ def is_whole(session: Session) -> bool:
 
 def body_missing(session: Session) -> int:
     """Bytes of the announced body that are still to come; below 0 where more came, or nobody can tell."""
+    if session.source is not session.client:
+        return session.source.missing  # type: ignore[union-attr]
     if session.uploaded:
         return session.missing
     try:

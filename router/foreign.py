@@ -17,12 +17,12 @@ from router.values import FALSE_WORDS
 Verdict = Literal["silent", "idle", "worker", "refused"]
 
 FASTROUTER_REFUSED = """
-    zerg= post-buffering= resubscribe=
-    resubscribe-bind= uid= gid= force-key= emperor-socket= defer-connect-timeout=
+    zerg= resubscribe=
+    resubscribe-bind= uid= gid= emperor-socket= defer-connect-timeout=
 """
 
 FASTROUTER_IDLE = """
-    events= buffer-size= subscription-slot= post-buffering-dir=
+    events= buffer-size= subscription-slot=
 """
 
 CORE_SILENT = """
@@ -52,8 +52,7 @@ CORE_REFUSED = """
     exec-post-jail= exec-in-jail= exec-as-root= exec-as-user= exec-as-user-atexit= stop= reload= pause=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
 
-    subscription-algo= subscription-dotsplit subscription-mountpoint= subscription-mountpoints=
-    subscription-vassal-required subscriptions-sign-check=
+    subscription-algo= subscription-vassal-required subscriptions-sign-check=
     subscriptions-sign-check-tolerance= subscriptions-sign-skip-uid= subscriptions-credentials-check=
     subscriptions-use-credentials
 """

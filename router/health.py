@@ -20,6 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from router.endpoint import LIVE, OUT, Cause, Endpoint
+from router.keyrules import NO_RULES, KeyRules
 from router.pool import WHOLE
 from router.session import asked_key
 from router.uwsgi import printable
@@ -53,6 +54,7 @@ class Health:
         max_ejected: int,
         slow_start: int,
         cheap: bool,
+        rules: KeyRules = NO_RULES,
         clock: Callable[[], float] = monotonic,
         random: Callable[[], float] = random,
     ) -> None:
@@ -62,6 +64,7 @@ class Health:
         self.max_ejected = max_ejected
         self.slow_start = slow_start
         self.cheap = cheap
+        self.rules = rules
         self.clock = clock
         self.random = random
         self.growing: dict[Member, float] = {}  # since when, in monotonic seconds
@@ -74,7 +77,7 @@ class Health:
         if endpoint.state == OUT:
             return
         if endpoint.state == LIVE:
-            log.warning("[uwsgi-fastrouter] %s => marking %s as failed", *names(session, member))
+            log.warning("[uwsgi-fastrouter] %s => marking %s as failed", *names(session, member, self.rules))
         self._put_out(endpoint, Cause.REFUSED)
 
     def unanswered(self, session: Session, member: Member) -> None:
@@ -96,17 +99,17 @@ class Health:
         if session.probing and endpoint.state != LIVE:
             self.table.restore(endpoint, Cause.BROKEN if endpoint.state == OUT else Cause.EJECTED)
             if endpoint.state == LIVE:
-                log.info("[uwsgi-fastrouter] %s => %s answers again", *names(session, member))
+                log.info("[uwsgi-fastrouter] %s => %s answers again", *names(session, member, self.rules))
 
     def _eject(self, session: Session, member: Member) -> None:
         endpoint = member.endpoint
         if any(self._is_share_out(one.pool, endpoint) for one in endpoint.members):
             if endpoint.broken == self.max_fails:
                 why = f"{endpoint.broken} requests in a row unanswered, but too many of the nodes are out"
-                log.warning("[uwsgi-fastrouter] %s => not ejecting %s (%s)", *names(session, member), why)
+                log.warning("[uwsgi-fastrouter] %s => not ejecting %s (%s)", *names(session, member, self.rules), why)
             return
         why = f"{endpoint.broken} requests in a row unanswered"
-        log.warning("[uwsgi-fastrouter] %s => ejecting %s (%s)", *names(session, member), why)
+        log.warning("[uwsgi-fastrouter] %s => ejecting %s (%s)", *names(session, member, self.rules), why)
         self._put_out(endpoint, Cause.BROKEN)
 
     def _is_share_out(self, pool: Pool, endpoint: Endpoint) -> bool:
@@ -178,6 +181,6 @@ class Health:
                 del self.growing[member]
 
 
-def names(session: Session, member: Member) -> tuple[str, str]:
+def names(session: Session, member: Member, rules: KeyRules) -> tuple[str, str]:
     """Key and address, as they stand in a log line."""
-    return printable(asked_key(session, member.pool.key)), printable(member.endpoint.address)
+    return printable(asked_key(session, member.pool.key, rules)), printable(member.endpoint.address)

@@ -41,6 +41,7 @@ _HOST_NAME: Final = re.compile(
 # With the key's length before it, so that a part of a longer name (HTTP_HOST in X_HTTP_HOST) does not match.
 _KEY_VAR: Final = b"\x14\x00" + KEY
 _HOST_VAR: Final = b"\x09\x00" + HOST
+_PATH_VAR: Final = b"\x09\x00PATH_INFO"
 
 
 def _disagree(data: bytes, at: int) -> tuple[int, int]:
@@ -96,6 +97,27 @@ def _find_key_by_rules(data: bytes, end: int) -> bytes:
         elif (name == HOST and not given) or (name == NAME and not key):
             key = value
     return key
+
+
+def find_path(data: bytes, end: int) -> bytes:
+    """The last PATH_INFO of a packet in which `find_key` has found no fault; b"" for none."""
+    hint = data.rfind(_PATH_VAR, HEADER, end)
+    if hint < 0:
+        return b""
+    at = HEADER
+    while at < hint:
+        size = data[at]
+        key_size, value_size = _LENGTHS[size](data, at)
+        if key_size != size:
+            break
+        at += size + value_size + 4
+    if at == hint:
+        return data[hint + 13 : hint + 13 + data[hint + 11] + (data[hint + 12] << 8)]
+    path = b""
+    for name, value in iter_vars(data, end):
+        if name == _PATH_VAR[2:]:
+            path = value
+    return path
 
 
 def is_host(key: str) -> bool:

@@ -7,11 +7,13 @@ from typing import Literal
 
 from router.entry import option
 from router.values import (
+    MAX_MOUNTPOINTS,
     MAX_NODES,
     MAX_QUOTA,
     base,
     cache_file,
     code_string,
+    flag,
     key,
     node_address,
     one_of,
@@ -24,6 +26,7 @@ from router.values import (
 
 SUBSCRIPTIONS = "Announcements"
 DISCOVERY = "Sources of nodes"
+KEYS = "Keys"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,37 @@ class NodeOptions:
         "ask this source for nodes, one of those that `gfrouter sources` lists; repeatable: the first one that knows a "
         "node describes it. The subscription servers come first, or where the word subscription stands",
         plain="discovery", ours=True,
+    )  # fmt: skip
+    force_key: str = option(
+        "", key, KEYS, "KEY",
+        "send every request to the nodes of this key; what the request says of it is not looked at",
+        plain="force-key",
+    )  # fmt: skip
+    subscription_mountpoints: int = option(
+        0, whole(0, MAX_MOUNTPOINTS), KEYS, "N",
+        "a request's key is its host and N parts of its path, as in foo.com/app, or else its host alone; 0 = its host",
+        plain="subscription-mountpoints subscription-mountpoint",
+        uwsgi="subscription-mountpoints subscription-mountpoint",
+    )  # fmt: skip
+    mountpoints_shallower: bool = option(
+        False, flag, KEYS, "",
+        "where nobody knows the key with N parts of the path, try it with fewer, one by one, before the host alone",
+        plain="mountpoints-shallower", ours=True,
+    )  # fmt: skip
+    normalise_host: bool = option(
+        False, flag, KEYS, "",
+        "where nobody knows the key, try it in lower case, without port and without a dot at its end",
+        plain="normalise-host", ours=True,
+    )  # fmt: skip
+    wildcard_keys: bool = option(
+        False, flag, KEYS, "",
+        "let nodes of the key *.foo.com serve a.foo.com, where nobody knows that",
+        plain="wildcard-keys", ours=True,
+    )  # fmt: skip
+    subscription_dotsplit: bool = option(
+        False, flag, KEYS, "",
+        "let nodes of the key .foo.com serve a.foo.com, where nobody knows that, and those of .com after them",
+        plain="subscription-dotsplit", uwsgi="subscription-dotsplit",
     )  # fmt: skip
     to: tuple[str, ...] = option(
         (), node_address, DISCOVERY, "NODE",

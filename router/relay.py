@@ -9,10 +9,11 @@ its turn is over: `TURN_BYTES`, then the engine's other sessions come first.
 from __future__ import annotations
 
 from select import EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE
+from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING
 
-from router.session import RELAY, Session
+from router.errors import RESET
+from router.session import BODY, CLOSED, RELAY, Session
 from router.uwsgi import content_length
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def relay_down(engine: Engine, session: Session) -> None:
             except OSError:
                 # After a body this may be the good end of a node that did not read all of it.
                 if session.answered and not session.uploaded:
-                    return engine.break_off(session)
+                    return break_off(engine, session)
                 data = b""
             if not data:
                 return engine.node_ended(session)
@@ -115,7 +116,7 @@ def relay_up(engine: Engine, session: Session) -> None:
         if budget <= 0:
             return cut(engine, session)
         try:
-            session.up = session.client.recv(CHUNK, MSG_DONTWAIT)
+            session.up = session.source.recv(CHUNK, MSG_DONTWAIT)
         except BlockingIOError:
             session.client_ready = False
             return
@@ -147,8 +148,17 @@ def resume(engine: Engine) -> None:
         try:
             relay_down(engine, session)
             relay_up(engine, session)
+            if session.state == BODY:
+                engine.bodies.read(session)  # type: ignore[union-attr]
         except Exception:
             engine.fault(session)
+
+
+def break_off(engine: Engine, session: Session) -> None:
+    """End what is not whole by a reset, lest the client take it for whole: a FIN may be an answer's good end."""
+    if session.state != CLOSED:
+        session.client.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
+        engine.close(session)
 
 
 def first_byte(session: Session) -> None:

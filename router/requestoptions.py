@@ -7,10 +7,12 @@ from typing import Literal
 
 from router.entry import option
 from router.values import (
+    MAX_BYTES,
     address,
     address_or,
     file_mode,
     flag,
+    folder,
     listening_address,
     one_of,
     owner,
@@ -18,6 +20,7 @@ from router.values import (
     queue_length,
     seconds,
     seconds_from_1,
+    whole,
 )
 
 ADDRESSES = "Addresses"
@@ -112,6 +115,22 @@ class RequestOptions:
         0, seconds, REQUESTS, "SECONDS",
         "end a request after so long, whatever still moves; 0 = never",
         plain="session-timeout", ours=True,
+    )  # fmt: skip
+    post_buffering: int = option(
+        0, whole(0, MAX_BYTES, "bytes"), REQUESTS, "BYTES",
+        "read the whole body of a request before it goes to a node: up to so many bytes in memory, a longer one in a "
+        "file; 0 = pass it on as it comes",
+        plain="post-buffering",
+    )  # fmt: skip
+    post_buffering_dir: str = option(
+        "", folder, REQUESTS, "FOLDER",
+        "keep these files in this folder (default: $TMPDIR, or else /tmp)",
+        plain="post-buffering-dir",
+    )  # fmt: skip
+    post_buffering_limit: int = option(
+        0, whole(0, MAX_BYTES, "bytes"), REQUESTS, "BYTES",
+        "keep so many bytes of bodies at a time in each router process, and refuse what is more; 0 = no limit",
+        plain="post-buffering-limit", ours=True,
     )  # fmt: skip
     error_pages: str = option(
         "", pages, REQUESTS, "on|off|FOLDER",

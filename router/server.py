@@ -28,11 +28,13 @@ from router.endpoint import LIVE, OUT, Endpoint
 from router.engine import Engine
 from router.errors import OFF, Errors
 from router.health import Health
+from router.keyrules import KeyRules
 from router.lag import EVERY, Lag
 from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
 from router.pair import Message, encode, messages, pack_health, take_health, unpack_node
+from router.postbuffer import BodyRoom
 from router.queueing import Queues
 from router.relay import resume
 from router.session import Detours
@@ -81,6 +83,7 @@ class Router:
         )
         self.feed = self.table.feed("supervisor")
         loop = gevent.get_hub().loop
+        rules = KeyRules.of(options)
         wake, wake_room, wake_queues = (loop.timer(0.0) for _ in range(3))
         self.lookups = Lookups(on_demand, timeout=options.lookup_timeout, news=self.on_question)
         self.looks = loop.timer(LOOK_EVERY, LOOK_EVERY)
@@ -88,6 +91,7 @@ class Router:
             self.table,
             limits=Limits.of(options),
             errors=None if options.error_pages in ("", OFF) else Errors(int(options.unknown_key_status), pages),
+            rules=rules,
             wake=lambda: wake.start(resume, self.engine),
             health=Health(
                 self.table,
@@ -96,6 +100,7 @@ class Router:
                 max_ejected=options.max_ejected,
                 slow_start=options.slow_start,
                 cheap=options.cheap,
+                rules=rules,
             ),
             detours=lambda engine: Detours(
                 engine,
@@ -106,13 +111,16 @@ class Router:
                 fallback_on_no_key=options.fallback_on_no_key,
                 fallback_key=options.subscription_fallback_key,
             ),
-            room=lambda engine: WaitingRoom(engine, self.lookups, wake=lambda: wake_room.start(engine.room.serve)),
+            room=lambda engine: WaitingRoom(
+                engine, self.lookups, wake=lambda: wake_room.start(engine.room.serve), rules=rules
+            ),
             queues=lambda engine: Queues(
                 engine,
                 limit=options.max_connections,
                 longest=options.max_queue,
                 wake=lambda: wake_queues.start(engine.queues.serve),
             ),
+            bodies=BodyRoom.of(options),
         )
         self.acceptors = [Acceptor(socket.socket(fileno=fd), self.engine) for fd in listeners]
         self.batches = loop.io(self.engine.fileno(), 1)

@@ -21,7 +21,6 @@ import gevent
 from router.budget import Budget
 from router.endpoint import Endpoint
 from router.errors import body_missing
-from router.key import find_key
 from router.lookups import UNKNOWN
 from router.static import FALLBACK, RESERVED, TO
 from router.uwsgi import content_length, is_repeatable, printable
@@ -30,9 +29,11 @@ if TYPE_CHECKING:
     from _socket import socket
 
     from router.engine import Engine
+    from router.keyrules import KeyRules
     from router.pool import Member, Pool
+    from router.postbuffer import Body
 
-HEAD, WAIT, QUEUED, CONNECT, RELAY, DETOUR, CLOSED = range(7)  # engine.py draws the ways between them
+HEAD, BODY, WAIT, QUEUED, CONNECT, RELAY, DETOUR, CLOSED = range(8)  # engine.py draws the ways between them
 
 # Not the node's fault, which is not marked: the backlog of its unix socket is full, or the trouble is our own.
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -51,11 +52,12 @@ class Session:
     __slots__ = (
         "answered", "avoid", "batch", "began", "busy", "client", "client_armed", "client_fd", "client_ready", "deaf",
         "down", "ended", "head", "member", "missing", "node", "node_armed", "node_fd", "partial", "probing", "resumes",
-        "retried", "size", "state", "tick", "tries", "up", "uploaded",
+        "retried", "size", "source", "state", "tick", "tries", "up", "uploaded",
     )  # fmt: skip
 
     def __init__(self, client: socket, client_fd: int, tick: int) -> None:
         self.client = client
+        self.source: socket | Body = client  # of the rest of the body: the client, or what was read of it before
         self.client_fd = client_fd
         self.state = HEAD
         self.began = tick
@@ -93,8 +95,9 @@ class Detours:
     whose node ended the connection and had said nothing, `all-unsent` for all other requests too of whose body no more
     was sent than can be sent again; those that a node took within `budget`, as a failed connect is work for nobody.
 
-    Where the pool has nobody left to ask, and for the last of the retries, the fallback nodes take their turn; with
-    `fallback_on_no_key` also where a key has no node at all. `fallback_key` is the key to try for one without a node.
+    Where the pool has nobody left to ask, the other keys of the request (keyrules.py) and `fallback_key` take their
+    turn; then, and for the last of the retries, the fallback nodes; with `fallback_on_no_key` also where a key has no
+    node at all.
     """
 
     def __init__(
@@ -125,8 +128,17 @@ class Detours:
 
     def nowhere(self, session: Session, refusal: str) -> None:
         """The session's key has no node, for the reason `refusal`: ask one that the options name for that."""
-        if not any(self._goes_to(session, key) for key in self._stand_ins(refusal)):
+        if not any(self._goes_to(session, key) for key in self._stand_ins(session, refusal)):
             self.engine.refuse(session, NO_NODE if refusal == UNKNOWN and TO in self.engine.pools else refusal)
+
+    def stands_in(self, session: Session, key: str) -> bool:
+        """Whether another key serves the session, whose own `key` nobody knows."""
+        return any(self._goes_to(session, other) for other in self.engine.rules.others(key))
+
+    def is_in_vain(self, session: Session, key: str) -> bool:
+        """Whether the session, of this key, would be refused by now."""
+        keys = (key, *self.engine.rules.others(key), *self._stand_ins(session, UNKNOWN))
+        return self.engine.pools.keys().isdisjoint(keys) and bool(self.engine.room.refusal(key))
 
     def left_behind(self, session: Session, key: str) -> None:
         """It has waited for room at a node of `key`, and none of them can be asked any more."""
@@ -168,7 +180,7 @@ class Detours:
         if error in PASSING:
             session.busy = (*session.busy, member.endpoint)
         if session.tries > self.max_retries:
-            text = f"no node of {asked_key(session, member.pool.key)!r} could be connected to"
+            text = f"no node of {self._asked_key(session, member.pool.key)!r} could be connected to"
             return self._give_up(session, "unreachable", text)
         self._connect(session, member.pool.key)
 
@@ -182,6 +194,9 @@ class Detours:
             return self.engine.refuse(session, "retry budget", "too many requests of late went to a second node")
         session.retried = True
         session.uploaded, session.missing = False, 0  # the body is counted anew, as it is sent anew
+        if session.source is not session.client:
+            session.source.rewind()  # type: ignore[union-attr]
+            session.client_ready = True
         session.avoid = (*session.avoid, member.endpoint)
         if self._connect(session, member.pool.key):  # in which others may have spent some of it
             self.budget.spent += 1
@@ -190,7 +205,9 @@ class Detours:
         head, size = session.head, session.size
         if not self.all_unsent:
             return self.idempotent and not session.uploaded and is_repeatable(head, size)
-        return not session.uploaded or content_length(head, size) - session.missing == len(head) - size
+        if not session.uploaded or content_length(head, size) - session.missing == len(head) - size:
+            return True
+        return session.source is not session.client and session.missing >= 0  # below, more came than was read before
 
     def _let_finish(self, session: Session) -> None:
         """Take what the client still sends: closing on unread bytes would reset it, and might take the answer away."""
@@ -221,7 +238,7 @@ class Detours:
             session.busy = ()
             if self._goes_on(session, key):
                 return True
-        self._give_up(session, NO_NODE, f"no other node of {asked_key(session, key)!r} is left to ask")
+        self._give_up(session, NO_NODE, f"no other node of {self._asked_key(session, key)!r} is left to ask")
         return False
 
     def _goes_on(self, session: Session, key: str) -> bool:
@@ -229,7 +246,8 @@ class Detours:
         if session.state != DETOUR:
             return False
         last = session.tries == self.max_retries  # a large pool that dies as a whole must leave one try to a fallback
-        return any(self._goes_to(session, each) for each in ((FALLBACK, key) if last else (key, FALLBACK)))
+        keys = (FALLBACK, key) if last else (key, *self._other_keys(session), self.fallback_key, FALLBACK)
+        return any(self._goes_to(session, each) for each in keys)
 
     def _goes_to(self, session: Session, key: str) -> bool:
         """Ask the next node of the key's pool that the session has not asked yet, or wait until one has room. False
@@ -260,8 +278,17 @@ class Detours:
                 return member
         return None
 
-    def _stand_ins(self, refusal: str) -> Iterator[str]:
+    def _asked_key(self, session: Session, key: str) -> str:
+        return asked_key(session, key, self.engine.rules)
+
+    def _other_keys(self, session: Session) -> Iterator[str]:
+        rules = self.engine.rules
+        return rules.others(own_key(session, rules)) if rules.has_others else iter(())
+
+    def _stand_ins(self, session: Session, refusal: str) -> Iterator[str]:
         """Whose nodes serve a key without any; `to` is for keys that nobody knows, whatever became of known ones."""
+        if refusal == NO_NODE:  # for a key that nobody knows, `stands_in` has asked them
+            yield from self._other_keys(session)
         if refusal in (UNKNOWN, NO_NODE):
             yield self.fallback_key
         if refusal == UNKNOWN:
@@ -284,10 +311,13 @@ class Detours:
             self.engine.refuse(session, kind, text)
 
 
-def asked_key(session: Session, key: str) -> str:
+def asked_key(session: Session, key: str, rules: KeyRules) -> str:
     """The key that a request which went to a node of `key` is for."""
-    if key not in RESERVED:
-        return key
     if not session.head:  # the client has left
-        return RESERVED[key]
-    return str(find_key(session.head, session.size), "utf-8", "surrogateescape")
+        return RESERVED.get(key, key)
+    return own_key(session, rules)
+
+
+def own_key(session: Session, rules: KeyRules) -> str:
+    """The key of a session that has its head."""
+    return str(rules.finder()(session.head, session.size), "utf-8", "surrogateescape")

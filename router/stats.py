@@ -91,11 +91,12 @@ def count(engine: Engine, cheap: bool) -> Counts:
             pools[key] = [pool.hits, nodes]
     return {
         "active": engine.active,
-        "waiting": len(engine.room.keys),
+        "waiting": len(engine.room.waits),
         "queued": {pool.key: len(pool.queue) + len(pool.retries) for pool in engine.queues.pools},
         "queued_in_all": engine.queues.entered,
         "requests": engine.requests,
         "tx": tx,
+        "held": engine.bodies.held if engine.bodies else 0,
         "cheap": cheap,
         "complaints": dict(engine.complaints.counted),
         "pools": pools,

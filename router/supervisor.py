@@ -30,6 +30,7 @@ from router.errors import own_pages
 from router.feed import Feed
 from router.fleet import Fleet
 from router.handover import Estate, Held, Old, execute, let_signals_through, signals_held_back, why_not
+from router.keyrules import KeyRules
 from router.lag import EVERY, Lag
 from router.listened import Listened
 from router.logs import log, log_change
@@ -320,6 +321,7 @@ class Supervisor:
             wall=time(),
             lag=self.lag.worst,
             all_counted=all_counted,
+            rules=KeyRules.of(self.options),
         )
 
     def _addresses_by_use(self) -> dict[str, list[str]]:

@@ -25,6 +25,8 @@ MAX_BACKLOG = 1_000_000
 MAX_NODES = 10_000_000
 MAX_QUOTA = 1_000_000
 MAX_SOCKETS = 9999
+MAX_MOUNTPOINTS = 16
+MAX_BYTES = 2**50
 LAZY_MODE = 0o666
 
 TRUE_WORDS = ("true", "on", "yes", "1")
@@ -146,6 +148,13 @@ def file_name(text: str) -> str:
     """FILE or FILE:SECTION."""
     if not text:
         raise ValueError("a file name is missing")
+    return text
+
+
+def folder(text: str) -> str:
+    """A folder that is there."""
+    if not os.path.isdir(text):
+        raise ValueError("there is no such folder")
     return text
 
 

@@ -16,6 +16,7 @@ from router import __version__
 from router.balance import in_turn
 from router.drains import NODE, Thing, drained
 from router.endpoint import LIVE, OUT, TRIAL, Endpoint
+from router.keyrules import NO_RULES, KeyRules
 from router.pool import Member, Pool
 from router.said import Said, said, sayers
 from router.static import RESERVED, TO
@@ -44,6 +45,7 @@ class State:
     wall: float
     lag: float = 0.0  # seconds by which the supervisor's loop was late, at worst, in the last minute
     all_counted: bool = True  # has each router process told what it has counted by now?
+    rules: KeyRules = NO_RULES
 
     def shares(self) -> list[Counts]:
         """What each router process has counted."""
@@ -241,14 +243,20 @@ def _drain(state: State, thing: Thing) -> Json:
 
 
 def lookup(state: State, key: str) -> Json:
-    """What becomes of a request with this key, and why: `outcome` is `node`, `wait`, `no node` or `unknown key`."""
+    """What becomes of a request with this key, and why: `outcome` is `node`, `wait`, `no node` or `unknown key`.
+
+    Where the options make another key of a request's host and path, `key` may be these.
+    """
     table = state.table
+    typed, key = key, state.rules.key_of(key)
     asked, outcome, reasons = _outcome(state, key)
+    if key != typed:
+        reasons = [f"its key is {key}", *reasons]
     words = said(table, asked)
     members = list(table.pools[asked].members.values()) if asked in table.pools else []
     next_ones = {id(member) for member in _next(state, asked)}
     return {
-        "key": key,
+        "key": typed,
         "outcome": outcome,
         "reasons": reasons,
         "algorithm": table.pools[asked].algorithm if asked in table.pools else None,
@@ -279,13 +287,18 @@ def _outcome(state: State, key: str) -> tuple[str, str, list[str]]:
     if known := key in state.table.pools:
         outcome, why = "no node", _why_nobody(state.table.pools[key])
     else:
-        waits = [f"{name} is asked for it, and the request waits for the answer" for name in state.on_demand]
+        outcome, why = "unknown key", "no source knows this key"
+    for other in state.rules.others(key):
+        if _next(state, other):
+            return other, "node", [why, f"the nodes of key {other} serve it"]
+    if not known:
+        what = "it" if (asked := state.rules.asked(key)) == key else asked
+        waits = [f"{name} is asked for {what}, and the request waits for the answer" for name in state.on_demand]
         if state.warming:
             silent = [feed.source for feed in state.table.feeds if not feed.spoken]
             waits.append(f"still warming: it waits up to {state.warming:.0f} s for {', '.join(silent)}")
         if waits:
             return key, "wait", waits
-        outcome, why = "unknown key", "no source knows this key"
     for other in state.stand_ins:
         if not (known and other == TO) and _next(state, other):
             named = f"option {RESERVED[other]}" if other in RESERVED else f"key {other}"

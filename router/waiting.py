@@ -5,7 +5,9 @@ sources have spoken, a key that nobody serves may be one that nobody has named y
 source on demand finds when it is asked. Its session stays here, without greenlet or timer, what its client sends
 meanwhile stays in the kernel, and a session that is called goes the engine's straight way again.
 
-Invariants: a session is in `keys` while it waits and no longer (the engine calls `forget` wherever it ends one). All
+A session waits for its own key and for each that may stand for it (keyrules.py); of these, sources are asked for one.
+
+Invariants: a session is in `waits` while it waits and no longer (the engine calls `forget` wherever it ends one). All
 that are called, because their key is known now or because neither warming nor a lookup is a reason to wait any more, go
 on by `SERVES` a wake-up; one that has waited for a lookup in vain is refused, and not looked up again. The owner has
 `close` called when warming is over, and `expire` some times a second, so nobody waits longer than that.
@@ -16,10 +18,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from router.keyrules import NO_RULES, KeyRules
 from router.lookups import TIMEOUT, UNKNOWN, Lookups
 from router.session import Session
 
@@ -32,21 +36,32 @@ WAITING = 1_000  # sessions, and half of the engine's at most; each holds its he
 SERVES = 16  # sessions a wake-up, so that the others are not forgotten; about 1 ms
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """`asked` is the key that is looked up, `keys` all that are of use, the session's own first."""
+
+    asked: str
+    keys: tuple[str, ...]
+
+
 class WaitingRoom:
     """Open while the router is warming; closed, it takes those whose key is looked up.
 
     The owner has `serve` called soon after `wake` was called.
     """
 
-    def __init__(self, engine: Engine, lookups: Lookups, *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, lookups: Lookups, *, wake: Callable[[], None], rules: KeyRules = NO_RULES
+    ) -> None:
         self.engine = engine
         self.lookups = lookups
         self.wake = wake
+        self.rules = rules
         self.most = min(WAITING, engine.most // 2)  # the other half is for keys that are known
         self.is_open = False
         self.opened_at = 0.0
-        self.keys: dict[Session, str] = {}  # who waits, and for which key
-        self.waiting: dict[str, dict[Session, None]] = {}  # those of them whose key is not known yet
+        self.waits: dict[Session, Wait] = {}  # who waits, and for what
+        self.waiting: dict[str, dict[Session, None]] = {}  # by each of the keys, those of them who are not called yet
         self.called: deque[tuple[Session, str]] = deque()  # the others, in turn, and why if they find nobody
         self.vain = ""  # why the session that is being served does not wait once more
         self.waited = 0  # sessions in all while warming
@@ -55,8 +70,8 @@ class WaitingRoom:
 
     def refusal(self, key: str) -> str:
         """Why nobody may wait for this key, as it is counted; empty where one may."""
-        refusal = self.vain or ("" if self.is_open else self.lookups.refusal(key))
-        return refusal or ("waiting room full" if len(self.keys) >= self.most else "")
+        refusal = self.vain or ("" if self.is_open else self.lookups.refusal(self.rules.asked(key)))
+        return refusal or ("waiting room full" if len(self.waits) >= self.most else "")
 
     def open(self) -> None:
         """From now on requests for all unknown keys may wait."""
@@ -68,60 +83,70 @@ class WaitingRoom:
         if self.is_open:
             self.is_open = False
             self.is_ending = True
-            for key in list(self.waiting):
-                if key not in self.lookups.open:
-                    self._call(key, UNKNOWN)
+            self._call([one for one, wait in self.waits.items() if wait.asked not in self.lookups.open], UNKNOWN)
             self.wake()
 
     def stop(self) -> None:
         """Nothing will be known any more: all are called, and refused."""
         self.close()
         self.lookups.stop()
-        for key in list(self.waiting):
-            self._call(key, UNKNOWN)
+        self._call(list(self.waits), UNKNOWN)
 
     def enter(self, session: Session, key: str) -> None:
         """The session, which the engine has put into WAIT, waits for `key`."""
         self.waited += self.is_open
-        self.keys[session] = key
-        self.waiting.setdefault(key, {})[session] = None
-        self.lookups.ask(key)
+        wait = self.waits[session] = Wait(self.rules.asked(key), (key, *self.rules.others(key)))
+        self._enlist(session, wait)
+        self.lookups.ask(wait.asked)
 
     def call(self, key: str) -> None:
         """`key` is known."""
         self.lookups.find(key)
-        self._call(key, UNKNOWN)
+        self._call(list(self.waiting.get(key, ())), UNKNOWN)
 
     def deny(self, keys: Iterable[str]) -> None:
         """The supervisor says that nobody serves these keys, as far as the sources on demand can tell."""
         for key in self.lookups.deny(keys):
-            self._call(key, UNKNOWN)
+            self._call(self._asking(key), UNKNOWN)
 
     def expire(self) -> None:
         """Give up the lookups that take too long."""
         for key in self.lookups.expire():
-            self._call(key, TIMEOUT)
+            self._call(self._asking(key), TIMEOUT)
 
-    def _call(self, key: str, why: str) -> None:
-        sessions = self.waiting.pop(key, None)
+    def _asking(self, key: str) -> list[Session]:
+        """Who waits for the answer to this question. Others may wait for the same key, and for another answer."""
+        return [session for session in self.waiting.get(key, ()) if self.waits[session].asked == key]
+
+    def _call(self, sessions: Sequence[Session], why: str) -> None:
+        for session in sessions:
+            self._strike(session, self.waits[session])
+            self.called.append((session, why))
         if sessions:
-            self.called.extend((session, why) for session in sessions)
             self.wake()
+
+    def _enlist(self, session: Session, wait: Wait) -> None:
+        for key in wait.keys:
+            self.waiting.setdefault(key, {})[session] = None
+
+    def _strike(self, session: Session, wait: Wait) -> None:
+        for key in wait.keys:
+            sessions = self.waiting.get(key, {})
+            sessions.pop(session, None)
+            if not sessions:
+                self.waiting.pop(key, None)
 
     def forget(self, session: Session) -> None:
         """The session goes on, or ends. One that does not wait is ignored."""
-        key = self.keys.pop(session, None)
-        if key is None or session not in self.waiting.get(key, ()):
-            return  # it has been called, and is passed over in `serve` if it ends before its turn
-        del self.waiting[key][session]
-        if not self.waiting[key]:
-            del self.waiting[key]
+        wait = self.waits.pop(session, None)
+        if wait is not None:  # one that has been called is passed over in `serve` if it ends before its turn
+            self._strike(session, wait)
 
     def serve(self) -> None:
         """Send the next few that are called on their way."""
         for _ in range(min(SERVES, len(self.called))):
             session, why = self.called.popleft()
-            if session in self.keys:
+            if session in self.waits:
                 self._serve(session, why)
         if self.called:
             self.wake()
@@ -130,11 +155,10 @@ class WaitingRoom:
             self._say_how_it_went()
 
     def _serve(self, session: Session, why: str) -> None:
-        key = self.keys[session]
-        if self.is_open and key not in self.engine.pools:
+        wait = self.waits[session]
+        if self.is_open and self.engine.pools.keys().isdisjoint(wait.keys):
             # Known for a moment only, or found by no lookup: another source may still name it.
-            self.waiting.setdefault(key, {})[session] = None
-            return
+            return self._enlist(session, wait)
         self.forget(session)
         self.vain = why
         try:

@@ -155,6 +155,41 @@ DIFFERENCES = (
         "A fallback node may be another kind of application.",
     ),
     Difference(
+        "dotsplit-fallback",
+        REQUESTS,
+        "With `subscription-dotsplit` nobody asks `subscription-fallback-key`.",
+        "Its nodes serve where no part of the key has any.",
+        "That is what it is for.",
+    ),
+    Difference(
+        "mountpoint-keys",
+        REQUESTS,
+        "With `subscription-mountpoints`, a node announced for `foo.com/app` joins the pool of `foo.com` where there "
+        "is one.",
+        "It is kept under exactly its key.",
+        "Requests of one application went to another one.",
+        test="test_keyrules.py::test_a_node_of_a_mountpoint_does_not_join_the_pool_of_its_host",
+    ),
+    Difference(
+        "mountpoint-path",
+        REQUESTS,
+        "With `subscription-mountpoints`, a request without PATH_INFO, or whose path begins with no slash, is closed; "
+        "with `force-key` every one is.",
+        "Its key is its host alone, or the forced one.",
+        "Such a path says nothing of mountpoints.",
+        test="test_keyrules.py::test_a_mountpoint_is_the_host_with_the_first_parts_of_the_path",
+    ),
+    Difference(
+        "post-buffering",
+        REQUESTS,
+        "With `post-buffering` the node is chosen before the body is read, and may be gone by then. "
+        "`post-buffering-dir` does nothing. A body that cannot be stored ends without a word.",
+        "It is chosen when the body is whole. The files are in that folder. A body that cannot be stored is counted, "
+        "logged and, with error pages, a 503.",
+        "A slow upload kept a turn for a node that was not there any more.",
+        test="test_postbuffer.py::test_a_node_is_chosen_when_the_body_is_whole_and_one_that_has_left_is_not_missed",
+    ),
+    Difference(
         "once-more",
         REQUESTS,
         "A node that takes a request and closes or resets: an empty reply.",

@@ -184,6 +184,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "head_timeout": ("4", 4),
     "first_byte_timeout": ("3", 3),
     "session_timeout": ("600", 600),
+    "post_buffering": ("8192", 8192),
+    "post_buffering_dir": ("/", "/"),
+    "post_buffering_limit": ("1000000", 1_000_000),
     "error_pages": ("/srv/pages", "/srv/pages"),
     "unknown_key_status": ("503", "503"),
     "cheap": ("true", True),
@@ -200,6 +203,12 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "use_base": ("/run/", "/run/"),
     "use_code_string": ("0:/etc/map.py:node", "0:/etc/map.py:node"),
     "use_socket": ("1", 1),
+    "force_key": ("all.com", "all.com"),
+    "subscription_mountpoints": ("2", 2),
+    "mountpoints_shallower": ("true", True),
+    "normalise_host": ("true", True),
+    "wildcard_keys": ("true", True),
+    "subscription_dotsplit": ("true", True),
     "subscription_fallback_key": ("all.com", "all.com"),
     "max_keys": ("1", 1),
     "max_nodes": ("10000000", 10_000_000),
@@ -411,8 +420,8 @@ def test_the_help_names_every_option_in_every_spelling() -> None:
     assert "in [uwsgi]: listen\n" in text
     assert text.count("also --fastrouter\n") == 1
     assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-        "Addresses:", "Requests:", "Announcements:", "Sources of nodes:", "Nodes that fail:", "Checks of nodes:",
-        "Processes:", "Configuration:",
+        "Addresses:", "Requests:", "Announcements:", "Sources of nodes:", "Keys:", "Nodes that fail:",
+        "Checks of nodes:", "Processes:", "Configuration:",
     ]  # fmt: skip
 
 
@@ -780,7 +789,7 @@ def test_what_holds_of_gfrouter_anyway_is_accepted_without_a_word(line: str) -> 
     assert warnings_of(line) == []
 
 
-@pytest.mark.parametrize("name", ["events", "buffer-size", "subscription-slot", "post-buffering-dir"])
+@pytest.mark.parametrize("name", ["events", "buffer-size", "subscription-slot"])
 def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
     assert warnings_of(f"fastrouter-{name} = 64") == [
         f"router.ini:2: fastrouter-{name} = 64: has no effect in gfrouter"
@@ -788,12 +797,10 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 
 REFUSED = """
-    fastrouter-zerg fastrouter-post-buffering fastrouter-resubscribe
-    fastrouter-resubscribe-bind fastrouter-uid fastrouter-gid fastrouter-force-key
+    fastrouter-zerg fastrouter-resubscribe fastrouter-resubscribe-bind fastrouter-uid fastrouter-gid
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
-    subscriptions-use-credentials subscription-dotsplit subscription-mountpoint subscription-mountpoints
-    subscription-algo uid gid daemonize logto pidfile
+    subscriptions-use-credentials subscription-algo uid gid daemonize logto pidfile
 """
 
 
@@ -817,7 +824,7 @@ def test_their_plain_spellings_are_refused_too(line: str) -> None:
 
 
 def test_what_is_refused_may_stand_there_when_it_asks_for_nothing() -> None:
-    assert warnings_of("subscription-dotsplit = false", "jailed = 0", "subscription-algo = wrr") == []
+    assert warnings_of("drop-after-init = false", "jailed = 0", "subscription-algo = wrr") == []
     assert ini_refusal("subscription-algo = lrc").endswith("algo is not supported yet by gfrouter 0.1.0")
 
 

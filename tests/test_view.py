@@ -9,6 +9,7 @@ import pytest
 
 from router import view
 from router.feed import Feed
+from router.keyrules import NO_RULES, KeyRules
 from router.node import Node
 from router.sourcestate import Watched
 from router.static import FALLBACK, TO
@@ -42,12 +43,12 @@ def state(
     on_demand: tuple[str, ...] = (),
     stand_ins: tuple[str, ...] = (),
     warming: float = 0,
+    rules: KeyRules = NO_RULES,
 ) -> State:
     slots = [Slot(number, pid=100 + number, counts=counts) for number, counts in enumerate(shares, 1)]
     rows = [Watched(Unrun(), feed).row() for feed in table.feeds]
-    return State(
-        table, slots, rows, {"listen": [":80"]}, on_demand, stand_ins, 42, NOW - 60, warming, NOW, 5000.0
-    )  # fmt: skip
+    where = {"listen": [":80"]}
+    return State(table, slots, rows, where, on_demand, stand_ins, 42, NOW - 60, warming, NOW, 5000.0, rules=rules)
 
 
 def fail(table: Table, address: str, seconds: float = 30) -> None:

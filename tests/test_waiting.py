@@ -45,7 +45,7 @@ class Routes:
 
     @property
     def inside(self) -> list[Waiter]:
-        return cast(list[Waiter], list(self.room.keys))
+        return cast(list[Waiter], list(self.room.waits))
 
     def wake(self) -> None:
         self.woken += 1
@@ -109,7 +109,7 @@ def test_closing_refuses_a_few_a_wake_up_as_well() -> None:
         routes.come("a")
     routes.room.close()
     routes.room.serve()
-    assert (len(routes.ended), len(routes.room.keys)) == (SERVES, 1)
+    assert (len(routes.ended), len(routes.room.waits)) == (SERVES, 1)
 
 
 def test_one_whose_key_was_known_for_a_moment_only_keeps_its_place() -> None:
@@ -152,7 +152,7 @@ def test_who_has_waited_for_a_lookup_in_vain_is_refused_with_the_reason_and_not_
     routes.now += DENIED_FOR
     routes.room.serve()
     assert [(w, w.refusal) for w in routes.ended] == [(denied, UNKNOWN), (late, TIMEOUT)]
-    assert (routes.lookups.open, routes.room.keys) == ({}, {})
+    assert (routes.lookups.open, routes.room.waits) == ({}, {})
 
 
 def test_while_warming_no_lookup_is_the_last_word_and_afterwards_only_open_ones_are_waited_for() -> None:
@@ -258,8 +258,8 @@ class Room(RuleBasedStateMachine):
         room = self.routes.room
         assert set(self.routes.inside) == set(self.inside)
         assert len(self.routes.ended) == len(set(self.routes.ended)) == self.came - self.left - len(self.inside)
-        assert sum(map(len, room.waiting.values())) + len([w for w, _ in room.called if w in room.keys]) == len(
-            room.keys
+        assert sum(map(len, room.waiting.values())) + len([w for w, _ in room.called if w in room.waits]) == len(
+            room.waits
         )
         assert all(room.waiting.values())
         assert room.waited == self.entered >= room.found
