@@ -71,9 +71,12 @@ class Sockets:
         if address:
             return self._bind(self._the_one(address, SOCK_STREAM), clients_speak_first=False, private=True)
         user = os.geteuid()
-        place = default_place(os.environ, user)
-        make_folder(os.path.dirname(place), user)
-        taken = self.estate.take(place, SOCK_STREAM)
+        place = default_place(os.environ, 0)
+        taken = self.estate.take(place, SOCK_STREAM)  # from before we dropped privileges
+        if taken is None:
+            place = default_place(os.environ, user)
+            make_folder(os.path.dirname(place), user)
+            taken = self.estate.take(place, SOCK_STREAM)
         listener = taken or net.bind(place, mode=SOCKET_MODE)
         self._hold(place, SOCK_STREAM, listener)
         return self.stack.enter_context(_closed(listener, vacuum=not (self.trial and taken)))
