@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import like_daemons
 import like_options
 import like_processes
 import like_requests
@@ -20,7 +21,7 @@ from differences import DIFFERENCES, Difference
 from like import SECTIONS, Case, apart, cases_of, observe
 from servers import TESTS
 
-MODULES = (like_requests, like_static, like_subscriptions, like_processes, like_options, like_views)
+MODULES = (like_requests, like_static, like_subscriptions, like_processes, like_daemons, like_options, like_views)
 CASES = [each for module in MODULES for each in cases_of(module)]
 NAMES = [difference.name for difference in DIFFERENCES]
 
