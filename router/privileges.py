@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import suppress
 from grp import getgrgid
 from pwd import getpwuid
 
@@ -28,25 +27,17 @@ def drop(options: Options) -> None:
 
     A trial of a start does it, too: who has become another user cannot go back to the configuration of before.
     """
-    uid, gid = options.uid or None, options.gid or None  # 0 means to stay, as in uWSGI
     if os.geteuid() != 0:
-        _refuse_others(uid, gid)
+        _refuse_others(options.uid or None, options.gid or None)
         return
+    uid, gid = new_owner(options)
     if uid is None and gid is None:
         log.warning("uWSGI running as root, you can use --uid/--gid options")
         log.warning("*** WARNING: you are running uWSGI as root !!! (use the --uid flag) ***")
         return
-    name = None
-    if uid is not None:
-        with suppress(KeyError):
-            name = getpwuid(uid).pw_name
-        if gid is None:
-            if name is None:
-                raise ValueError(f"no user has the number {uid}, so its group is not known: gid must be given, too")
-            gid = getpwuid(uid).pw_gid
     assert gid is not None
     groups = {gid, *options.add_gid}
-    if name is not None and not options.no_initgroups:
+    if uid is not None and not options.no_initgroups and (name := _user(uid)):
         groups.update(os.getgrouplist(name, gid))
     _become(uid, gid, groups)
     if uid is None:
@@ -55,6 +46,33 @@ def drop(options: Options) -> None:
     # The kernel hides /proc/self/fd from who has changed its user, and starting a router would take seconds without.
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     _try_a_start(uid)
+
+
+def new_owner(options: Options) -> tuple[int | None, int | None]:
+    """The user and group that root is to become; None: stays. ValueError where the user's group is not known."""
+    uid, gid = options.uid or None, options.gid or None  # 0 means to stay, as in uWSGI
+    if uid is not None and gid is None:
+        try:
+            gid = getpwuid(uid).pw_gid
+        except KeyError:
+            reason = f"no user has the number {uid}, so its group is not known: gid must be given, too"
+            raise ValueError(reason) from None
+    return uid, gid
+
+
+def socket_owner(options: Options) -> tuple[int, int] | None:
+    """Whose the files of unix sockets are to be, as uWSGI binds them later; None: they stay who they are bound by."""
+    uid, gid = new_owner(options) if os.geteuid() == 0 else (None, None)
+    if uid is None and gid is None:
+        return None
+    return -1 if uid is None else uid, -1 if gid is None else gid
+
+
+def _user(uid: int) -> str:
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return ""
 
 
 def check_state_file(options: Options) -> None:

@@ -19,6 +19,7 @@ from router.handover import Estate, Held
 from router.logs import log
 from router.options import Options
 from router.place import SOCKET_MODE, default_place, make_folder
+from router.privileges import socket_owner
 from router.requestoptions import ADMIN_OFF
 from router.systemd import Passed
 
@@ -158,7 +159,7 @@ class Sockets:
             backlog=self.options.backlog,
             clients_speak_first=clients_speak_first,
             mode=SOCKET_MODE if private else self.options.chmod_socket,
-            owner=None if private else self.options.chown_socket,
+            owner=None if private else self.options.chown_socket or socket_owner(self.options),
             freebind=self.options.freebind,
             reuse_port=reuse_port,
         )

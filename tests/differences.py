@@ -291,8 +291,9 @@ DIFFERENCES = (
     Difference(
         "bound-before",
         PROCESSES,
-        "The stats server is bound after privileges are dropped.",
-        "Before, as all sockets are, and owned as `chown-socket` says. That of the admin API is root's alone.",
+        "Its sockets, but for `shared-socket`, are bound after privileges are dropped.",
+        "All are bound before. Their files are given to the new user, or as `chown-socket` says; that of the admin "
+        "API is root's alone.",
         "It may have a privileged port, or a folder that the user cannot write to.",
         test="test_privileges.py::test_what_is_bound_and_written_before_is_roots",
     ),

@@ -198,7 +198,7 @@ def owners(stage: Stage) -> None:
         folder.chmod(0o777)
         stage.call(str(folder), "open folder")
         path = folder / "router.sock"
-        options = ("--pidfile", folder / "pid", "--pidfile2", folder / "pid2", "--chown-socket", "7:8")
+        options = ("--pidfile", folder / "pid", "--pidfile2", folder / "pid2")
         stage.start(*BOTH, *map(str, options), address=str(path), launcher=OPENED)
         for file in path, folder / "pid", folder / "pid2":
             wait_for(file.exists, file.name)
