@@ -26,6 +26,7 @@ from router.questions import Questions
 from router.queueing import share
 from router.stats import Slot
 from router.table import Change, Table
+from router.titles import routers_title
 
 log = logging.getLogger("gfrouter")
 
@@ -37,8 +38,11 @@ STUCK = 5.0  # seconds without reading, after which so many are too many; all so
 
 
 def deaf() -> None:
-    """In the new process: what a terminal sends to the whole group must not meet a router that is still starting."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+    """In the new process: what a terminal sends to the whole group must not meet a router that is still starting.
+
+    Nor must what is sent to all processes of that name, and asks the supervisor for something.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -94,6 +98,7 @@ class Child:
         own = dataclasses.replace(options, max_connections=limit)
         self.hello: Message = {"options": own.to_json(), "listeners": fds, "on_demand": questions.whom}
         self.hello["pages"] = dict(pages)
+        self.hello["title"] = routers_title(options, slot.number)
         self.greenlets = [gevent.spawn(self._talk, self.write), gevent.spawn(self._talk, self.read)]
         self.news.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,14 +13,18 @@ from time import monotonic, time
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
-from router import __version__, commands, mappers, net
+from router import __version__, commands, daemon, mappers, net, privileges
 from router.configuration import HelpRequested, VersionRequested, load
+from router.daemon import Launcher
 from router.errors import own_pages
 from router.handover import Estate, inherited
 from router.help import help_text
+from router.logfile import first_file
 from router.logs import log, log_to
 from router.options import Options
+from router.pidfile import tell
 from router.saved import restore
+from router.settle import change_folder, settle
 from router.sockets import Sockets
 from router.source import Source
 from router.sources import Common, Opened, load_source, open_source, words
@@ -42,6 +47,10 @@ def main(argv: Sequence[str]) -> int:
         if options.check:
             check(options, estate)
             return 0
+        for file, number in (options.stop, signal.SIGINT), (options.reload, signal.SIGHUP):
+            if file is not None:
+                tell(file, number)
+                return 0
     except HelpRequested:
         print(help_text(), commands.help_text(), sep="\n", end="")
         return 0
@@ -53,19 +62,45 @@ def main(argv: Sequence[str]) -> int:
         return 1
     # In a container the log is what the first process writes to its standard output.
     stream = sys.stdout if os.getpid() == 1 else sys.stderr
+    try:
+        launcher = prepare(options, estate.resumed)
+    except ValueError as error:
+        print(f"gfrouter: {error}", file=sys.stderr)
+        return 1
     log_to(stream)
     for line in warnings:
         log.warning("%s", line)
     try:
         with ExitStack() as stack:
-            compose(options, stack, stream.fileno(), estate).run()
+            compose(options, stack, stream.fileno(), estate, launcher).run()
     except ValueError as error:
         log.error("gfrouter: %s", error)
+        launcher.failed(f"gfrouter: {error}")
         return 1
     return 0
 
 
-def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> Supervisor:
+def prepare(options: Options, resumed: bool) -> Launcher:
+    """The log's file and the background, before there is anything else. ValueError where one of them cannot be had.
+
+    Where the start is `resumed`, it is in the background already, if it is to be.
+    """
+    if options.umask is not None:
+        os.umask(options.umask)
+    first, where = first_file(options), options.daemonize or options.daemonize2
+    if where is None or resumed:
+        if first is not None:
+            first.take_over(resumed)
+        return Launcher()
+    daemon.refuse(os.environ, os.getpid())
+    log_fd = first.open() if first is not None else None
+    launcher = daemon.detach(os.environ, log_fd, where)
+    if options.umask is None:
+        os.umask(0)
+    return launcher
+
+
+def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate, launcher: Launcher) -> Supervisor:
     """Bind everything, so that what cannot be had stops the start; `stack` closes it again. Raises ValueError."""
     log.info("*** gfrouter %s, a uWSGI fastrouter ***", __version__)
     log.info("spawned uWSGI master process (pid: %d)", os.getpid())
@@ -92,6 +127,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
     for one in sockets.unused():
         log.warning("systemd has passed %s as descriptor %d, and no option uses it", one.name, one.fd)
     estate.close_rest(options.vacuum)
+    log_file = settle(options, stack, estate)
     return Supervisor(
         options,
         listeners,
@@ -103,6 +139,8 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
         estate,
         sockets.held,
         sorted(sockets.used),
+        log_file,
+        launcher.ready,
     )
 
 
@@ -110,7 +148,6 @@ def check(options: Options, estate: Estate) -> None:
     """Whether they can be used. ValueError, if not. Addresses are bound where a start before us asks, in whose place
     they would be, and whose `estate` we have; anybody else may ask while a gfrouter runs.
     """
-    own_pages(options.error_pages)
     if not estate.resumed:
         for word in words(options.discovery):
             if word != SUBSCRIPTION:
@@ -118,15 +155,20 @@ def check(options: Options, estate: Estate) -> None:
         for url in mappers.urls(options):
             open_source(url)
         mappers.nodes(options)
-        return
-    restore(estate.state, Table(), (), now=monotonic(), wall=time())
-    with ExitStack() as stack:
-        passed = passed_sockets(os.environ, os.getppid())
-        sockets = Sockets(options, stack, passed, estate, own=set(estate.descriptors()), trial=True)
-        sockets.listeners()
-        discover(options, sockets)
-        sockets.stats()
-        admin(options, sockets)
+    else:
+        restore(estate.state, Table(), (), now=monotonic(), wall=time())
+        with ExitStack() as stack:
+            passed = passed_sockets(os.environ, os.getppid())
+            sockets = Sockets(options, stack, passed, estate, own=set(estate.descriptors()), trial=True)
+            sockets.listeners()
+            discover(options, sockets)
+            sockets.stats()
+            admin(options, sockets)
+        privileges.drop(options)
+    change_folder(options, estate)
+    if estate.resumed:
+        privileges.check_state_file(options)
+    own_pages(options.error_pages)
 
 
 def admin(options: Options, sockets: Sockets) -> socket.socket | None:

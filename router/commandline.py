@@ -17,7 +17,7 @@ from router.ini import OptionsError, Setting, shown
 from router.values import FALSE_WORDS, TRUE_WORDS
 
 # The short forms that people type for a fastrouter; gfrouter has none of its own.
-SHORT = {"-h": "--help", "-M": "--master"}
+SHORT = {"-h": "--help", "-M": "--master", "-d": "--daemonize"}
 
 # How alike a spelling must be to be suggested (difflib's ratio).
 SUGGESTED = 0.6

@@ -164,6 +164,8 @@ def _fold(given: Given, socket: str) -> Options:
         if assigned:
             values[entry.field] = tuple(assigned) if entry.repeatable else assigned[-1]
     _check_shared(given)
+    for name in ("uid", "gid"):
+        _check_one(given.get(name, ()))
     for name in ("listen", "subscription_server"):
         if name in values:
             values[name] = _once(values[name])
@@ -184,6 +186,14 @@ def _once(addresses: Iterable[str]) -> tuple[str, ...]:
         if one not in kept or one.endswith(":0"):
             kept.append(one)
     return tuple(kept)
+
+
+def _check_one(assigned: Sequence[tuple[Setting, Any]]) -> None:
+    """Of uid and fastrouter-uid none can be left out in silence where they differ."""
+    last, value = assigned[-1] if assigned else (None, None)
+    for setting, other in assigned:
+        if last is not None and other != value and setting.name != last.name:
+            raise OptionsError(f"{last.shown}, but {setting.shown}: all processes are of one user")
 
 
 def _check_shared(given: Given) -> None:

@@ -17,8 +17,7 @@ from router.values import FALSE_WORDS
 Verdict = Literal["silent", "idle", "worker", "refused"]
 
 FASTROUTER_REFUSED = """
-    zerg= resubscribe=
-    resubscribe-bind= uid= gid= emperor-socket= defer-connect-timeout=
+    zerg= resubscribe= resubscribe-bind= emperor-socket= defer-connect-timeout=
 """
 
 FASTROUTER_IDLE = """
@@ -26,7 +25,7 @@ FASTROUTER_IDLE = """
 """
 
 CORE_SILENT = """
-    autoload die-on-term master need-plugin= need-plugins= plugin= plugin-dir= plugins= plugins-dir=
+    autoload die-on-term log-reopen master need-plugin= need-plugins= plugin= plugin-dir= plugins= plugins-dir=
 """
 
 # By what they touch: the configuration's own text, sockets, privileges, process and log, subscriptions.
@@ -38,18 +37,18 @@ CORE_REFUSED = """
     xml= xmlconfig= yaml= yml= json= js= config= fallback-config= set= set-placeholder= set-ph=
     declare-option= declare-option2= resolve= blacklist= end-blacklist whitelist= end-whitelist
 
-    undeferred-shared-socket= abstract-socket umask= fork-socket= fork-server=
+    undeferred-shared-socket= abstract-socket fork-socket= fork-server=
 
-    uid= gid= add-gid= immediate-uid= immediate-gid= cap= unshare= unshare2= chroot= pivot-root=
+    immediate-uid= immediate-gid= cap= unshare= unshare2= chroot= pivot-root=
     pivot_root= jail= jail2= jailed libjail= jail-attach= jail-ip4= jail-ip6= refork re-fork
     refork-as-root re-fork-as-root refork-post-jail re-fork-post-jail drop-after-init drop-after-apps
     namespace= namespace-keep-mount= namespace-net= ns= ns-net= setns= setns-socket= setns-skip=
     setns-preopen setns-socket-skip= cgroup= cgroup-opt=
 
-    daemonize= daemonize2= logto= logto2= logger= log-syslog? log-socket= pidfile= pidfile2= safe-pidfile=
-    safe-pidfile2= emperor= hook-asap= hook-pre-jail= hook-post-jail= hook-in-jail= hook-as-root=
+    logger= log-syslog? log-socket=
+    emperor= hook-asap= hook-pre-jail= hook-post-jail= hook-in-jail= hook-as-root=
     hook-as-user= hook-as-user-atexit= hook-as-gateway= hook-master-start= exec-asap= exec-pre-jail=
-    exec-post-jail= exec-in-jail= exec-as-root= exec-as-user= exec-as-user-atexit= stop= reload= pause=
+    exec-post-jail= exec-in-jail= exec-as-root= exec-as-user= exec-as-user-atexit= pause=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
 
     subscription-algo= subscription-vassal-required subscriptions-sign-check=
@@ -58,11 +57,10 @@ CORE_REFUSED = """
 """
 
 CORE_WORKER = """
-    procname= procname-append= procname-master= procname-prefix= procname-prefix-spaced=
     add-cache-item= add-header= after-request-call= after-request-hook= alarm= alarm-backlog= alarm-cheap=
     alarm-fd= alarm-freq= alarm-list alarm-listen-queue= alarm-log= alarm-lq= alarm-metric=
     alarm-msg-size= alarm-segfault= alarms-list allowed-modifiers= async= attach-control-daemon=
-    attach-daemon= attach-daemon2= auto-procname auto-weight= backlog-alarm= backtrace-depth=
+    attach-daemon= attach-daemon2= auto-weight= backlog-alarm= backtrace-depth=
     binary-append-data= binary-path= binsh= body-read-warning= brutal-reload-on-fd= buffer-size= cache=
     cache-blocksize= cache-expire-freq= cache-no-expire cache-report-freed-items cache-store=
     cache-store-sync= cache-sync= cache-udp-node= cache-udp-server= cache-use-last-modified cache2=
@@ -71,7 +69,7 @@ CORE_WORKER = """
     call-post-app= call-post-jail= call-pre-app= call-pre-jail= callable= carbon= carbon-freq=
     carbon-hostname-dots= carbon-id= carbon-idle-avg= carbon-max-retry= carbon-name-resolve
     carbon-no-workers carbon-resolve-names carbon-retry-delay= carbon-root= carbon-timeout=
-    carbon-use-metrics catch-exceptions cflags cgi-mode cgroup-dir-mode= chdir= chdir2= cheap cheaper=
+    carbon-use-metrics catch-exceptions cflags cgi-mode cgroup-dir-mode= chdir2= cheap cheaper=
     cheaper-algo= cheaper-algo-list cheaper-algos-list cheaper-busyness-backlog-alert=
     cheaper-busyness-backlog-multiplier= cheaper-busyness-backlog-nonzero= cheaper-busyness-backlog-step=
     cheaper-busyness-max= cheaper-busyness-min= cheaper-busyness-multiplier= cheaper-busyness-penalty=
@@ -129,8 +127,8 @@ CORE_WORKER = """
     load-file-in-cache= load-file-in-cache-gzip= lock-engine= locks= log-4xx log-5xx log-alarm=
     log-backupname= log-big= log-date? log-drain= log-encoder= log-filter= log-format= log-format-strftime
     log-ioerror= log-master log-master-bufsize= log-master-req-stream log-master-stream log-maxsize=
-    log-micros log-prefix? log-reopen log-req-encoder= log-req-route= log-route= log-sendfile= log-slow=
-    log-truncate log-x-forwarded-for log-zero logdate? logfile-chmod= logfile-chown logformat=
+    log-micros log-prefix? log-req-encoder= log-req-route= log-route= log-sendfile= log-slow=
+    log-truncate log-x-forwarded-for log-zero logdate? logformat=
     logformat-strftime logger-list logger-req= loggers-list loop= loop-list loops-list lq-alarm=
     manage-script-name map-socket= master-as-root master-fifo= max-apps= max-fd= max-requests=
     max-requests-delta= max-vars= max-worker-lifetime= max-worker-lifetime-delta= mem-collector-freq=
@@ -140,7 +138,7 @@ CORE_WORKER = """
     mount-post-jail= mount-pre-jail= mountpoint-check= mule? mule-harakiri= mule-msg-recv-size=
     mule-msg-size= mule-reload-mercy= mules= multicast= multicast-loop= multicast-ttl= nagios need-app?
     never-swap no-default-app no-defer-accept no-fd-passing no-harakiri-after-req-hook no-harakiri-arh
-    no-initgroups no-orphans no-server no-site no-threads-wait not-alarm-log= not-log-alarm=
+    no-orphans no-server no-site no-threads-wait not-alarm-log= not-log-alarm=
     notify-socket= offload-thread= offload-threads= optimize= paste= paste-logger pcre-jit pecan=
     persistent-ipcsem ping= ping-timeout= plugin-list plugins-list post-buffering= post-buffering-bufsize=
     post-pymodule-alias= pp= print= print-sym= print-symbol= prio= privileged-binary-patch=

@@ -30,7 +30,7 @@ VARIABLE = "GFROUTER_HANDOVER"
 CHECK = "--check"
 CHECK_WAIT = 30.0  # seconds; a start takes a tenth of one, on a machine that has something else to do ten times that
 HEAR = 0.001  # seconds in which the loop hears of the signals that have come
-HELD_BACK = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+HELD_BACK = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Held:
     def taken(self) -> socket.socket | None:
         """It, for our own use; None where its file is gone or another's by now, so that nobody reaches it."""
         sock = socket.socket(fileno=self.fd)
-        if self.file is not None and net.identity(sock) != tuple(self.file):
+        if self.file is not None and not net.is_there(sock, tuple(self.file)):
             sock.detach()
             return None
         sock.setblocking(False)
@@ -80,7 +80,9 @@ class Estate:
     state: object = None
     spoken: list[str] = field(default_factory=list)  # the sources for which nobody waits any more
     again: bool = False  # a signal has come since the configuration was checked
+    pid_files: list[int] = field(default_factory=list)  # descriptors (pidfile.py)
     resumed: bool = False  # false where nothing was handed over
+    home: str = ""  # the folder in which the next start begins; empty: the present one. It is not handed over
 
     def take(self, address: str, kind: int) -> socket.socket | None:
         """The next socket that was bound for this address; None where there is none (any more)."""
@@ -100,7 +102,7 @@ class Estate:
         self.held.clear()
 
     def descriptors(self) -> list[int]:
-        return [held.fd for held in self.held] + [router.pair for router in self.routers]
+        return [*(held.fd for held in self.held), *(router.pair for router in self.routers), *self.pid_files]
 
 
 def inherited(environ: MutableMapping[str, str], pid: int, parent: int) -> Estate:
@@ -122,6 +124,7 @@ def inherited(environ: MutableMapping[str, str], pid: int, parent: int) -> Estat
             record["state"],
             record.get("spoken", []),
             record.get("again", False),
+            record.get("pid_files", []),
             resumed=True,
         )
         _set_inheritable(estate.descriptors(), False)
@@ -153,6 +156,7 @@ def why_not(estate: Estate, given: Sequence[int]) -> str:
                 env={**os.environ, VARIABLE: str(memory)},
                 pass_fds=[memory, *(one.fd for one in estate.held), *given],
                 start_new_session=True,  # the signals of a terminal are ours
+                cwd=estate.home or None,
             )
     except gevent.subprocess.TimeoutExpired:
         return f"{CHECK} did not end within {CHECK_WAIT:.0f} s"
@@ -170,7 +174,7 @@ def execute(estate: Estate) -> None:
     Called with signals held back.
     """
     try:
-        with _written(estate) as memory:
+        with _written(estate) as memory, _at_home(estate.home):
             finish_log()
             _set_inheritable([memory, *estate.descriptors()], True)
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: str(memory)})
@@ -186,12 +190,28 @@ def _written(estate: Estate) -> Iterator[int]:
     try:
         held, routers = [*map(asdict, estate.held)], [*map(asdict, estate.routers)]
         record = {"pid": os.getpid(), "held": held, "routers": routers, "state": estate.state}
+        record["pid_files"] = estate.pid_files
         with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
             file.write(json.dumps(record | {"spoken": estate.spoken, "again": estate.again}))
         os.lseek(memory, 0, os.SEEK_SET)
         yield memory
     finally:
         os.close(memory)
+
+
+@contextmanager
+def _at_home(home: str) -> Iterator[None]:
+    """In the folder `home`, if it is one."""
+    if not home:
+        yield
+        return
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.chdir(home)
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def _set_inheritable(descriptors: Sequence[int], value: bool) -> None:

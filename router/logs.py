@@ -42,6 +42,12 @@ def finish_log() -> None:
         sys.stderr.finish()
 
 
+def renew_log() -> None:
+    """Another file is open in place of the one that was logged to."""
+    if isinstance(sys.stderr, LogStream):
+        sys.stderr.renew()
+
+
 def log_change(change: Change) -> None:
     """What changed in a pool: `foo.com + 10.0.0.5:3031 (consul)`, or uWSGI's lines for its own subscriptions."""
     key = RESERVED.get(change.key) or printable(change.key)

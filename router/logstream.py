@@ -109,6 +109,12 @@ class LogStream(io.TextIOBase):
             self._look_no_more()
             self._let_go()
 
+    def renew(self) -> None:
+        """Another file has been opened as the same descriptor; what is pending goes there."""
+        self._let_go()
+        self._send, self._let_go = sender(self._fd)
+        self.flush()
+
     def _look_again(self) -> None:
         if self._timer is None:
             self._timer = gevent.get_hub().loop.timer(RETRY, RETRY, ref=False)

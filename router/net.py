@@ -106,15 +106,18 @@ def bound_name(sock: socket.socket) -> str:
     return name_of(sock.getsockname())
 
 
-def listens_at(listeners: Iterable[socket.socket]) -> Callable[[str], bool]:
+def listens_at(listeners: Iterable[socket.socket], home: str = "") -> Callable[[str], bool]:
     """A function that says of a numeric node's address whether one of these sockets listens there.
 
-    What is bound to any address listens at every one of this machine.
+    What is bound to any address listens at every one of this machine. `home` is the folder in which they were bound,
+    where that is another one by now.
     """
     places: set[Any] = set()
     for listener in listeners:
         name = listener.getsockname()
-        places.add(name[:2] if isinstance(name, tuple) else os.path.abspath(os.fsencode(name)))
+        places.add(
+            name[:2] if isinstance(name, tuple) else os.path.abspath(os.path.join(os.fsencode(home), os.fsencode(name)))
+        )
 
     def is_own(address: str) -> bool:
         target = parse_node(address)
@@ -141,6 +144,17 @@ def _is_local(family: int, host: str) -> bool:
 def identity(sock: socket.socket) -> Identity | None:
     """Which file a unix socket is, to be asked right after `bind`; None where there is none, or it is gone."""
     return _file_identity(bound_name(sock)) if _has_file(sock) else None
+
+
+def is_there(sock: socket.socket, own: tuple[int, ...]) -> bool:
+    """Whether its file is still the one that `identity` named. Where we may not look (any more), it is taken to be."""
+    try:
+        found = os.lstat(bound_name(sock))
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return (found.st_dev, found.st_ino) == own and stat.S_ISSOCK(found.st_mode)
 
 
 def unlink_own(path: str | bytes, own: tuple[int, ...]) -> bool:

@@ -30,6 +30,7 @@ from router.errors import OFF, Errors
 from router.health import Health
 from router.keyrules import KeyRules
 from router.lag import EVERY, Lag
+from router.logfile import reopen
 from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
@@ -40,6 +41,7 @@ from router.relay import resume
 from router.session import Detours
 from router.static import only_fallback
 from router.table import Change, Table
+from router.titles import show
 from router.waiting import WaitingRoom
 
 LONG_MESSAGE = 0.002  # seconds; after one that took longer, requests have their turn for so long before the next
@@ -202,6 +204,8 @@ class Router:
             self.warm(message["warming"])
         self.serving |= "pools" in message
         self.go_cheap_or_not()
+        if "log" in message and (reason := reopen(message["log"])):
+            log.error("uWSGI fastrouter (pid: %d) cannot open the log file anew: %s", os.getpid(), reason)
         if "count" in message:
             counted = stats.count(self.engine, not self.accepting)
             self.answers.append({"counters": message["count"], "lag": self.lag.worst, **counted})
@@ -301,6 +305,7 @@ def main() -> None:
     orders = messages(pair.recv)
     first = next(orders, None)
     if first is not None:
+        show(first.get("title", ""))
         options = Options.from_json(first["options"])
         router = Router(pair, options, first["listeners"], first.get("on_demand", NOBODY), first.get("pages", {}))
         gevent.spawn(router.follow, orders)

@@ -19,6 +19,7 @@ from router.handover import Estate, Held
 from router.logs import log
 from router.options import Options
 from router.place import SOCKET_MODE, default_place, make_folder
+from router.privileges import socket_owner
 from router.requestoptions import ADMIN_OFF
 from router.systemd import Passed
 
@@ -71,9 +72,12 @@ class Sockets:
         if address:
             return self._bind(self._the_one(address, SOCK_STREAM), clients_speak_first=False, private=True)
         user = os.geteuid()
-        place = default_place(os.environ, user)
-        make_folder(os.path.dirname(place), user)
-        taken = self.estate.take(place, SOCK_STREAM)
+        place = default_place(os.environ, 0)
+        taken = self.estate.take(place, SOCK_STREAM)  # from before we dropped privileges
+        if taken is None:
+            place = default_place(os.environ, user)
+            make_folder(os.path.dirname(place), user)
+            taken = self.estate.take(place, SOCK_STREAM)
         listener = taken or net.bind(place, mode=SOCKET_MODE)
         self._hold(place, SOCK_STREAM, listener)
         return self.stack.enter_context(_closed(listener, vacuum=not (self.trial and taken)))
@@ -155,7 +159,7 @@ class Sockets:
             backlog=self.options.backlog,
             clients_speak_first=clients_speak_first,
             mode=SOCKET_MODE if private else self.options.chmod_socket,
-            owner=None if private else self.options.chown_socket,
+            owner=None if private else self.options.chown_socket or socket_owner(self.options),
             freebind=self.options.freebind,
             reuse_port=reuse_port,
         )

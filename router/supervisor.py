@@ -33,10 +33,12 @@ from router.handover import Estate, Held, Old, execute, let_signals_through, sig
 from router.keyrules import KeyRules
 from router.lag import EVERY, Lag
 from router.listened import Listened
+from router.logfile import LogFile
 from router.logs import log, log_change
 from router.options import Options
 from router.predecessors import KILL_WAIT, Predecessors
 from router.questions import Questions, is_on_demand, whom
+from router.report import Reporter
 from router.resolver import Resolver
 from router.saved import NotOurs, save
 from router.shaping import ShapedFeed
@@ -75,17 +77,20 @@ class Supervisor:
         estate: Estate | None = None,
         held: Sequence[Held] = (),
         given: Sequence[int] = (),
+        log_file: LogFile | None = None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.options = without_cheap(options, [one.source for one in sources])
         self.pages = own_pages(options.error_pages)
         self.listeners = listeners
         self.log_fd = log_fd
+        self.estate = estate or Estate()
         self.table = Table(
             on_change=self.on_change,
             on_health=self.on_health,
             on_drain=self.on_drain,
             on_spoken=self.on_spoken,
-            is_own=net.listens_at(chain.from_iterable(listeners)),
+            is_own=net.listens_at(chain.from_iterable(listeners), self.estate.home),
         )
         self.resolver = Resolver(self.table)
         self.table.on_name = self.resolver.notice
@@ -106,7 +111,6 @@ class Supervisor:
         self.reload = gevent.event.Event()
         self.stopping = gevent.event.Event()
         self.fleet = Fleet(self.slots, self.table, self.start_router, self.stopping)
-        self.estate = estate or Estate()
         self.changes = 0  # so many, of everything that a start remembers of the one before
         self.state_file = (
             StateFile(options.state_file, self.table, self.sources, self.news) if options.state_file else None
@@ -118,6 +122,9 @@ class Supervisor:
         self.admin_listener = admin_listener
         self.addresses_by_use = self._addresses_by_use()  # now: a stop closes the listeners, and may take a while
         self.began = monotonic()
+        self.log_file = log_file
+        self.on_ready = on_ready
+        self.reporter = Reporter(self.snapshot)
 
     # Life.
 
@@ -126,7 +133,7 @@ class Supervisor:
             gevent.signal_handler(number, self.stop)
         for number in (signal.SIGHUP, signal.SIGUSR2):
             gevent.signal_handler(number, self.reload.set)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # uWSGI knows it, and tools send it; it must not kill
+        gevent.signal_handler(signal.SIGUSR1, self.reporter.ask)
         let_signals_through()
         self.begin_with_what_was_known()
         if self.stats_listener is not None:
@@ -140,11 +147,13 @@ class Supervisor:
         if self.options.health_check != "none":
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
-        watches: list[Callable[[], None]] = [self.watch_sources, self.watchdog.run, self.succeed]
+        watches: list[Callable[[], None]] = [self.watch_sources, self.watchdog.run, self.succeed, self.reporter.run]
         if self.options.harakiri:
             watches.append(partial(self.fleet.watch, self.options.harakiri))
         if self.state_file is not None:
             watches.append(self.state_file.run)
+        if self.log_file is not None:
+            watches.append(partial(self.log_file.run, self.fleet.order))
         watchers = [gevent.spawn(watch) for watch in watches]
         self.watchdog.start()
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
@@ -185,6 +194,7 @@ class Supervisor:
                 self.start_anew()
             gevent.sleep(READY_LOOK)
         notify.ready()
+        self.on_ready()
         self.predecessors.stop(self.options.drain_timeout)
         while True:
             self.reload.wait()
@@ -205,7 +215,9 @@ class Supervisor:
         log.info("starting anew, when the configuration is checked")
         self.reload.clear()
         nothing = save(Table(), (), now=monotonic(), wall=time())
-        if (reason := why_not(Estate([*self.held], state=nothing), self.given)) and not self.stopping.is_set():
+        if (
+            reason := why_not(Estate([*self.held], state=nothing, home=self.estate.home), self.given)
+        ) and not self.stopping.is_set():
             log.error("not starting anew, going on as before: %s", reason)
             return
         with signals_held_back():
@@ -222,7 +234,8 @@ class Supervisor:
         state = save(self.table, self.sources, now=monotonic(), wall=time())
         waited_for = self.waited_for() if self.warming_left() else []
         spoken = [one.name for one in self.sources if one not in waited_for]
-        return Estate([*self.held], [*routers, *self.predecessors.bequests()], state, spoken, self.reload.is_set())
+        heirs, again = [*routers, *self.predecessors.bequests()], self.reload.is_set()
+        return replace(self.estate, held=[*self.held], routers=heirs, state=state, spoken=spoken, again=again)
 
     def kill_routers(self) -> None:
         self.predecessors.kill()

@@ -112,25 +112,38 @@ def key(text: str) -> str:
 
 def file_mode(text: str) -> int:
     """The permissions of a file; none given means that everybody may, as uWSGI has it for the lazy."""
-    if text and not re.fullmatch(r"0?[0-7]{3}", text):
+    return permissions(text) if text else LAZY_MODE
+
+
+def permissions(text: str) -> int:
+    """Those of a file, or a mask of them."""
+    if not re.fullmatch(r"0?[0-7]{3}", text):
         raise ValueError("permissions are three octal digits, as in 660")
-    return int(text, 8) if text else LAZY_MODE
+    return int(text, 8)
 
 
 def owner(text: str) -> tuple[int, int]:
     """USER, USER:GROUP or :GROUP, by names or numbers, as (uid, gid); -1 leaves one as it is."""
-    user, _, group = text.partition(":")
-    if not user and not group:
+    its_user, _, its_group = text.partition(":")
+    if not its_user and not its_group:
         raise ValueError("a user is missing (legal: USER, USER:GROUP or :GROUP)")
+    return user(its_user) if its_user else -1, group(its_group) if its_group else -1
+
+
+def user(text: str) -> int:
+    """The number of a user, who is named, or whose number it is."""
     try:
-        uid = -1 if not user else int(user) if _is_id(user) else getpwnam(user).pw_uid
+        return int(text) if _is_id(text) else getpwnam(text).pw_uid
     except (KeyError, ValueError):
-        raise ValueError(f"there is no user named {user!r}") from None
+        raise ValueError(f"there is no user named {text!r}" if text else "a user is missing") from None
+
+
+def group(text: str) -> int:
+    """The number of a group, likewise."""
     try:
-        gid = -1 if not group else int(group) if _is_id(group) else getgrnam(group).gr_gid
+        return int(text) if _is_id(text) else getgrnam(text).gr_gid
     except (KeyError, ValueError):
-        raise ValueError(f"there is no group named {group!r}") from None
-    return uid, gid
+        raise ValueError(f"there is no group named {text!r}" if text else "a group is missing") from None
 
 
 def _is_id(text: str) -> bool:
@@ -155,6 +168,20 @@ def folder(text: str) -> str:
     """A folder that is there."""
     if not os.path.isdir(text):
         raise ValueError("there is no such folder")
+    return text
+
+
+def log_file(text: str) -> str:
+    """A file for the log; uWSGI takes anything with a colon in it for a log server."""
+    if ":" in text:
+        raise ValueError("log servers are not supported yet (legal: a file)")
+    return file_name(text)
+
+
+def text(text: str) -> str:
+    """Any, but none at all."""
+    if not text:
+        raise ValueError("a text is missing")
     return text
 
 

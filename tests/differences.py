@@ -351,6 +351,48 @@ DIFFERENCES = (
         "There is a node to ask.",
     ),
     Difference(
+        "daemon",
+        PROCESSES,
+        "`daemonize` returns 0 at once, whatever becomes of the daemon.",
+        "The command waits until the daemon serves. If it does not, it says why and returns 1, and there is no daemon. "
+        "Refused where a service manager waits for word (`NOTIFY_SOCKET`), and as the first process of a container.",
+        "A deployment went on without a router.",
+    ),
+    Difference(
+        "pidfile",
+        PROCESSES,
+        "`pidfile` is written before anything is bound, and by a daemon so that everybody may write it. `stop` and "
+        "`reload` send their signal to whatever process has the number in it.",
+        "It is written when all is bound, for its owner alone, and locked while gfrouter runs; `stop` and `reload` ask "
+        "the kernel who holds the lock.",
+        "A start that failed took the file of the router that ran, and a stale file ended a stranger.",
+    ),
+    Difference(
+        "log-reopen",
+        PROCESSES,
+        "A log file that was moved away is written to until `log-reopen` and a reload, or a command of the master.",
+        "Within a second all processes write to a new one; a reload opens it anew, too.",
+        "logrotate needs no script, and no line is lost.",
+    ),
+    Difference(
+        "own-group",
+        PROCESSES,
+        "`uid` alone leaves root's group and groups; `add-gid` replaces the user's groups, and counts with `gid` only.",
+        "Without `gid` it is the user's own group, with its other groups; `add-gid` adds to them. What became of it is "
+        "verified, and `fastrouter-uid` is that of all processes.",
+        "Who gives up root means all of it.",
+        test="test_privileges.py::test_all_processes_are_of_that_user_and_serve",
+    ),
+    Difference(
+        "bound-before",
+        PROCESSES,
+        "Its sockets, but for `shared-socket`, are bound after privileges are dropped.",
+        "All are bound before. Their files are given to the new user, or as `chown-socket` says; that of the admin "
+        "API is root's alone.",
+        "It may have a privileged port, or a folder that the user cannot write to.",
+        test="test_privileges.py::test_what_is_bound_and_written_before_is_roots",
+    ),
+    Difference(
         "master",
         PROCESSES,
         "Without `master` the command returns at once.",
@@ -475,7 +517,7 @@ DIFFERENCES = (
         CONFIGURATION,
         "Options of the fastrouter that are not supported yet",
         "are errors that name them.",
-        "Ignoring `uid` or a signature check would be dangerous.",
+        "Ignoring `chroot` or a signature check would be dangerous.",
     ),
     Difference(
         "unknown-words",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import like_daemons
 import like_keys
 import like_mappers
 import like_options
@@ -23,16 +24,8 @@ from like import SECTIONS, Case, apart, cases_of, observe
 from servers import TESTS
 
 MODULES = (
-    *(
-        like_requests,
-        like_keys,
-        like_static,
-        like_mappers,
-        like_subscriptions,
-        like_processes,
-        like_options,
-        like_views,
-    ),
+    *(like_requests, like_keys, like_static, like_mappers, like_subscriptions),
+    *(like_processes, like_daemons, like_options, like_views),
 )
 CASES = [each for module in MODULES for each in cases_of(module)]
 NAMES = [difference.name for difference in DIFFERENCES]

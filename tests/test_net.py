@@ -648,6 +648,14 @@ def test_a_failed_bind_leaves_no_descriptor_open(short: Path) -> None:
             assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_relative_path_is_that_of_the_folder_it_was_bound_in(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(short)
+    with bound("s") as listener:
+        monkeypatch.chdir("/")
+        assert net.listens_at([listener], str(short))(f"{short}/s")
+        assert not net.listens_at([listener], str(short))("/s")
+
+
 def test_a_listener_on_every_address_listens_at_each_of_this_machine_and_at_no_other() -> None:
     with bound("0.0.0.0:0") as listener, bound("[::1]:0") as six:
         port, port6 = listener.getsockname()[1], six.getsockname()[1]

@@ -237,6 +237,30 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "drain_timeout": ("0", 0),
     "state_file": ("/run/state", "/run/state"),
     "harakiri": ("5", 5),
+    "daemonize": ("/log", "/log"),
+    "daemonize2": ("/log", "/log"),
+    "logto": ("/log", "/log"),
+    "logto2": ("/log", "/log"),
+    "logfile_chmod": ("640", 0o640),
+    "logfile_chown": ("true", True),
+    "pidfile": ("/run/pid", "/run/pid"),
+    "pidfile2": ("/run/pid", "/run/pid"),
+    "safe_pidfile": ("/run/pid", "/run/pid"),
+    "safe_pidfile2": ("/run/pid", "/run/pid"),
+    "stop": ("/run/pid", "/run/pid"),
+    "reload": ("/run/pid", "/run/pid"),
+    "uid": ("7", 7),
+    "gid": ("8", 8),
+    "add_gid": ("9", (9,)),
+    "no_initgroups": ("true", True),
+    "umask": ("022", 0o022),
+    "chdir": ("/srv", "/srv"),
+    "procname": ("shop", "shop"),
+    "procname_master": ("shop", "shop"),
+    "procname_prefix": ("shop", "shop"),
+    "procname_prefix_spaced": ("shop", "shop"),
+    "procname_append": ("shop", "shop"),
+    "auto_procname": ("true", True),
     "check": ("true", True),
     "ini": ("more.ini", ("more.ini",)),
     "strict": ("true", True),
@@ -392,7 +416,7 @@ def test_uwsgis_own_options_are_skipped_with_their_values() -> None:
         ("router.xml", "router.xml: neither an option (--NAME) nor a file that ends in .ini"),
         ("--ini nope.ini", "cannot read nope.ini: No such file or directory"),
         ("--set a=b", "--set a=b: set is not supported yet by gfrouter 0.1.0"),
-        ("--stop /run/x.pid", "--stop /run/x.pid: stop is not supported yet by gfrouter 0.1.0"),
+        ("--pause /run/x.pid", "--pause /run/x.pid: pause is not supported yet by gfrouter 0.1.0"),
         (
             "--listen $(HOST):1",
             "--listen $(HOST):1: the environment variable $(...) is not supported yet by gfrouter 0.1.0",
@@ -421,7 +445,7 @@ def test_the_help_names_every_option_in_every_spelling() -> None:
     assert text.count("also --fastrouter\n") == 1
     assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
         "Addresses:", "Requests:", "Announcements:", "Sources of nodes:", "Keys:", "Nodes that fail:",
-        "Checks of nodes:", "Processes:", "Configuration:",
+        "Checks of nodes:", "Processes:", "Daemon, log and user:", "Configuration:",
     ]  # fmt: skip
 
 
@@ -797,10 +821,10 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 
 REFUSED = """
-    fastrouter-zerg fastrouter-resubscribe fastrouter-resubscribe-bind fastrouter-uid fastrouter-gid
-    fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
-    subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
-    subscriptions-use-credentials subscription-algo uid gid daemonize logto pidfile
+    fastrouter-zerg fastrouter-resubscribe fastrouter-resubscribe-bind fastrouter-emperor-socket
+    fastrouter-defer-connect-timeout subscriptions-sign-check subscriptions-sign-check-tolerance
+    subscriptions-sign-skip-uid subscriptions-credentials-check subscriptions-use-credentials subscription-algo
+    immediate-uid chroot log-syslog pause
 """
 
 
@@ -826,6 +850,34 @@ def test_their_plain_spellings_are_refused_too(line: str) -> None:
 def test_what_is_refused_may_stand_there_when_it_asks_for_nothing() -> None:
     assert warnings_of("drop-after-init = false", "jailed = 0", "subscription-algo = wrr") == []
     assert ini_refusal("subscription-algo = lrc").endswith("algo is not supported yet by gfrouter 0.1.0")
+
+
+@pytest.mark.parametrize("name", ["uid", "gid"])
+def test_a_user_of_the_gateway_and_another_one_of_the_instance_are_refused(name: str) -> None:
+    assert getattr(uwsgi(f"{name} = 7", f"fastrouter-{name} = 7"), name) == 7
+    assert getattr(uwsgi(f"{name} = 8", f"{name} = 7"), name) == 7
+    assert ini_refusal(f"{name} = 7", f"fastrouter-{name} = 8") == (
+        f"router.ini:3: fastrouter-{name} = 8, but router.ini:2: {name} = 7: all processes are of one user"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("uid = no-such", "there is no user named 'no-such'"),
+        ("gid = no-such", "there is no group named 'no-such'"),
+        ("add-gid = -1", "there is no group named '-1'"),
+        ("umask = 8", "permissions are three octal digits, as in 660"),
+        ("logto = 127.0.0.1:514", "log servers are not supported yet (legal: a file)"),
+        ("daemonize = udp:127.0.0.1:514", "log servers are not supported yet (legal: a file)"),
+    ],
+)
+def test_what_a_process_cannot_be_is_refused(line: str, reason: str) -> None:
+    assert ini_refusal(line) == f"router.ini:2: {line}: {reason}"
+
+
+def test_d_is_daemonize() -> None:
+    assert words("-d /log").daemonize == "/log"
 
 
 def test_every_option_of_the_real_uwsgi_has_a_verdict() -> None:

@@ -1,0 +1,65 @@
+"""Another folder: what is found before it is entered and what after, and that a reload begins where the start did."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from scripted import wait_for
+from servers import Router, free_address
+from test_reload import start_anew, wait_until_alone
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    return before, after
+
+
+@pytest.mark.slow
+def test_a_folder_is_entered_when_all_is_bound(folders: tuple[Path, Path]) -> None:
+    before, after = folders
+    address = free_address()
+    (before / "router.ini").write_text(
+        f"[uwsgi]\nfastrouter = {address}\nfastrouter = sock/router.sock\nfastrouter-stats = sock/stats.sock\n"
+        f"fastrouter-subscription-server = {free_address()}\npidfile = sock/pid\npidfile2 = pid2\nvacuum = true\n"
+        "chdir = ../after\n[gfrouter]\nstate-file = state\n"
+    )
+    (before / "sock").mkdir()
+    with Router(
+        ini=Path("router.ini"), address=address, stats_address=str(before / "sock/stats.sock"), cwd=before
+    ) as router:
+        assert router.stats()["cwd"] == str(after) == os.readlink(f"/proc/{router.pid}/cwd")
+        for _ in range(2):
+            start_anew(router)
+            wait_until_alone(router)
+        assert os.readlink(f"/proc/{router.pid}/cwd") == str(after)
+        (before / "router.ini").write_text("[uwsgi]\nchdir = nowhere\n")
+        router.send_signal(signal.SIGHUP)
+        router.wait_line("going on as before: .*cannot chdir\\(\\) to nowhere: No such file or directory", 30)
+        wait_for(lambda: (after / "state").exists(), "the state file")
+        assert sorted(path.name for path in (before / "sock").iterdir()) == ["pid", "router.sock", "stats.sock"]
+        assert (after / "pid2").read_text() == f"{router.pid}\n"
+        assert router.stop() == 0
+    assert [*(before / "sock").iterdir()] == []
+    assert not (after / "pid2").exists()
+
+
+def test_own_pages_are_looked_for_there(folders: tuple[Path, Path]) -> None:
+    before, after = folders
+    (after / "pages").mkdir()
+    (after / "pages" / "503.html").write_text("own")
+    with Router(chdir=after, error_pages="pages/", cwd=before) as router:
+        start_anew(router)
+        assert not router.line("going on as before")
+
+
+def test_a_mask_is_set_before_anything_is_bound(folders: tuple[Path, Path]) -> None:
+    before, _ = folders
+    with Router(umask="007", address=str(before / "sock")):
+        assert (before / "sock").stat().st_mode & 0o777 == 0o770
