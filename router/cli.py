@@ -13,6 +13,7 @@ from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
 from router import __version__, commands, net
+from router.attached import Attachments
 from router.configuration import HelpRequested, VersionRequested, load
 from router.errors import own_pages
 from router.handover import Estate, inherited
@@ -28,6 +29,7 @@ from router.supervisor import Supervisor
 from router.systemd import passed_sockets
 from router.table import Table
 from router.uwsgi import printable
+from router.worker import find_binary, programs
 
 SUBSCRIPTION = "subscription"  # the source that has sockets of its own among the options
 
@@ -78,7 +80,8 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
     names = [printable(net.bound_name(listener)) for listener in listeners[0]]
     for name, listener in zip(names, listeners[0], strict=True):
         log.info("uWSGI fastrouter bound on %s fd %d", name, listener.fileno())
-    sources = discover(options, sockets)
+    beside, workers = programs(options, sockets, stack, log_fd)
+    sources = [*(Opened(worker, Common()) for worker in workers), *discover(options, sockets)]
     stats_listener = sockets.stats()
     if stats_listener is not None:
         where, fd = printable(net.bound_name(stats_listener)), stats_listener.fileno()
@@ -103,6 +106,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
         estate,
         sockets.held,
         sorted(sockets.used),
+        Attachments(beside, estate.beside),
     )
 
 
@@ -111,6 +115,8 @@ def check(options: Options, estate: Estate) -> None:
     they would be, and whose `estate` we have; anybody else may ask while a gfrouter runs.
     """
     own_pages(options.error_pages)
+    if options.worker:
+        find_binary(options)
     if not estate.resumed:
         for word in words(options.discovery):
             if word != SUBSCRIPTION:
@@ -121,6 +127,8 @@ def check(options: Options, estate: Estate) -> None:
         passed = passed_sockets(os.environ, os.getppid())
         sockets = Sockets(options, stack, passed, estate, own=set(estate.descriptors()), trial=True)
         sockets.listeners()
+        if options.worker and options.worker.is_private:
+            sockets.worker(sockets.worker_place())
         discover(options, sockets)
         sockets.stats()
         admin(options, sockets)

@@ -16,19 +16,22 @@ from router.failureoptions import FailureOptions
 from router.nodeoptions import NodeOptions
 from router.processoptions import ProcessOptions
 from router.requestoptions import RequestOptions
+from router.single import Part
 
 
 @dataclass(frozen=True)
 class Options(ProcessOptions, FailureOptions, NodeOptions, RequestOptions):
-    """What gfrouter was told to do; `defaulted` names the fields that nobody set. The parts stand in the order of the
-    help from the last one on: dataclasses begin with the fields of the last base.
+    """What gfrouter was told to do; `defaulted` names the fields that nobody set, and `worker` is the part of a worker
+    beside it, which no router needs to know. The parts of the table stand in the order of the help from the last one
+    on: dataclasses begin with the fields of the last base.
     """
 
     defaulted: frozenset[str] = frozenset()
+    worker: Part | None = None
 
     def to_json(self) -> str:
         """One line of JSON for `from_json`, as the supervisor sends it to its routers."""
-        return json.dumps(dataclasses.asdict(self) | {"defaulted": sorted(self.defaulted)})
+        return json.dumps(dataclasses.asdict(self) | {"defaulted": sorted(self.defaulted), "worker": None})
 
     @classmethod
     def from_json(cls, text: str) -> Options:

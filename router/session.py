@@ -23,7 +23,7 @@ from router.endpoint import Endpoint
 from router.errors import body_missing
 from router.key import find_key
 from router.lookups import UNKNOWN
-from router.static import FALLBACK, RESERVED, TO
+from router.static import FALLBACK, OWN, RESERVED, TO
 from router.uwsgi import content_length, is_repeatable, printable
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ class Detours:
     whose node ended the connection and had said nothing, `all-unsent` for all other requests too of whose body no more
     was sent than can be sent again; those that a node took within `budget`, as a failed connect is work for nobody.
 
-    Where the pool has nobody left to ask, and for the last of the retries, the fallback nodes take their turn; with
-    `fallback_on_no_key` also where a key has no node at all. `fallback_key` is the key to try for one without a node.
+    Where the pool has nobody left to ask, and for the last of the retries, the worker of our own and then the fallback
+    nodes take their turn; the worker also where a key has no node at all, and with `fallback_on_no_key` these as well.
+    `fallback_key` is the key to try for one without a node.
     """
 
     def __init__(
@@ -126,7 +127,8 @@ class Detours:
     def nowhere(self, session: Session, refusal: str) -> None:
         """The session's key has no node, for the reason `refusal`: ask one that the options name for that."""
         if not any(self._goes_to(session, key) for key in self._stand_ins(refusal)):
-            self.engine.refuse(session, NO_NODE if refusal == UNKNOWN and TO in self.engine.pools else refusal)
+            there = refusal == UNKNOWN and (TO in self.engine.pools or OWN in self.engine.pools)
+            self.engine.refuse(session, NO_NODE if there else refusal)
 
     def left_behind(self, session: Session, key: str) -> None:
         """It has waited for room at a node of `key`, and none of them can be asked any more."""
@@ -229,7 +231,8 @@ class Detours:
         if session.state != DETOUR:
             return False
         last = session.tries == self.max_retries  # a large pool that dies as a whole must leave one try to a fallback
-        return any(self._goes_to(session, each) for each in ((FALLBACK, key) if last else (key, FALLBACK)))
+        keys = (OWN, FALLBACK, key) if last else (key, OWN, FALLBACK)
+        return any(self._goes_to(session, each) for each in keys)
 
     def _goes_to(self, session: Session, key: str) -> bool:
         """Ask the next node of the key's pool that the session has not asked yet, or wait until one has room. False
@@ -266,6 +269,7 @@ class Detours:
             yield self.fallback_key
         if refusal == UNKNOWN:
             yield TO
+        yield OWN
         if self.fallback_on_no_key:
             yield FALLBACK
 

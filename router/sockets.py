@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from socket import SOCK_DGRAM, SOCK_STREAM
 
@@ -18,7 +18,7 @@ from router.address import AddressError, Inherited, Shared, parse_local
 from router.handover import Estate, Held
 from router.logs import log
 from router.options import Options
-from router.place import SOCKET_MODE, default_place, make_folder
+from router.place import SOCKET_MODE, default_place, ini_beside, leftovers, make_folder, private_place
 from router.requestoptions import ADMIN_OFF
 from router.systemd import Passed
 
@@ -73,8 +73,24 @@ class Sockets:
         user = os.geteuid()
         place = default_place(os.environ, user)
         make_folder(os.path.dirname(place), user)
+        return self._private(place)
+
+    def worker_place(self) -> str:
+        """Where the private socket of the worker beside us is to be. ValueError where there is no place for it."""
+        return private_place(os.environ, os.geteuid(), os.getppid() if self.trial else os.getpid())
+
+    def worker(self, place: str) -> socket.socket:
+        """The private socket of the worker beside us. What those before us could not remove is removed."""
+        for path in leftovers(place):
+            if not net.is_served(os.fsencode(path), SOCK_STREAM):
+                for left in (path, ini_beside(path)):
+                    with suppress(OSError):
+                        os.unlink(left)
+        return self._private(place)
+
+    def _private(self, place: str) -> socket.socket:
         taken = self.estate.take(place, SOCK_STREAM)
-        listener = taken or net.bind(place, mode=SOCKET_MODE)
+        listener = taken or net.bind(place, mode=SOCKET_MODE, backlog=self.options.backlog)
         self._hold(place, SOCK_STREAM, listener)
         return self.stack.enter_context(_closed(listener, vacuum=not (self.trial and taken)))
 
