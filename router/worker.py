@@ -153,6 +153,8 @@ def programs(options: Options, sockets: Sockets, stack: ExitStack, log_fd: int) 
             one.name += " "  # the same once more is one more
         found[one.name] = one
     if options.worker is None:
+        if any(one.name == NAME for one in sockets.estate.beside):  # it has read its ini, which may hold secrets
+            remove(ini_beside(sockets.worker_place()))
         return [*found.values()], []
     place = sockets.worker_place()
     listener = sockets.worker(place) if options.worker.is_private else None

@@ -331,11 +331,14 @@ def test_reloads_under_load_lose_nothing_and_bring_the_new_configuration(tmp_pat
 def test_a_reload_that_takes_the_worker_away_ends_it_and_one_that_brings_it_back_starts_it(tmp_path: Path) -> None:
     with Single(tmp_path) as router:
         everything = family(router.worker())
+        ini = Path(router.stats()["worker_nodes"][0]["name"]).with_suffix(".ini")
+        assert ini.stat().st_mode & 0o077 == 0
         text = router.file.read_text()
         router.file.write_text(re.sub(r"(?m)^socket = =0$", "", text))
         router.send_signal(signal.SIGHUP)
         wait_gone(everything)
         wait_for(lambda: router.beside() == [], "nothing to be beside it")
+        assert not ini.exists()
         router.file.write_text(text)
         router.send_signal(signal.SIGHUP)
         wait_for(lambda: router.answers() == {"own"}, "the worker to answer", 30)
