@@ -14,6 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
 from router import __version__, commands, daemon, mappers, net, privileges
+from router.attached import Attachments
 from router.configuration import HelpRequested, VersionRequested, load
 from router.daemon import Launcher
 from router.errors import own_pages
@@ -33,6 +34,7 @@ from router.supervisor import Supervisor
 from router.systemd import passed_sockets
 from router.table import Table
 from router.uwsgi import printable
+from router.worker import find_binary, programs
 
 SUBSCRIPTION = "subscription"  # the source that has sockets of its own among the options
 
@@ -113,7 +115,8 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate, lau
     names = [printable(net.bound_name(listener)) for listener in listeners[0]]
     for name, listener in zip(names, listeners[0], strict=True):
         log.info("uWSGI fastrouter bound on %s fd %d", name, listener.fileno())
-    sources = discover(options, sockets)
+    beside, workers = programs(options, sockets, stack, log_fd)
+    sources = [*(Opened(worker, Common()) for worker in workers), *discover(options, sockets)]
     stats_listener = sockets.stats()
     if stats_listener is not None:
         where, fd = printable(net.bound_name(stats_listener)), stats_listener.fileno()
@@ -141,6 +144,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate, lau
         sorted(sockets.used),
         log_file,
         launcher.ready,
+        Attachments(beside, estate.beside),
     )
 
 
@@ -148,6 +152,8 @@ def check(options: Options, estate: Estate) -> None:
     """Whether they can be used. ValueError, if not. Addresses are bound where a start before us asks, in whose place
     they would be, and whose `estate` we have; anybody else may ask while a gfrouter runs.
     """
+    if options.worker:
+        find_binary(options)
     if not estate.resumed:
         for word in words(options.discovery):
             if word != SUBSCRIPTION:
@@ -161,6 +167,8 @@ def check(options: Options, estate: Estate) -> None:
             passed = passed_sockets(os.environ, os.getppid())
             sockets = Sockets(options, stack, passed, estate, own=set(estate.descriptors()), trial=True)
             sockets.listeners()
+            if options.worker and options.worker.is_private:
+                sockets.worker(sockets.worker_place())
             discover(options, sockets)
             sockets.stats()
             admin(options, sockets)

@@ -8,9 +8,10 @@ in router/foreign.py. Nothing here prints, exits, binds or resolves: whoever cal
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from router import __version__, commandline, foreign, ini
+from router import __version__, commandline, foreign, ini, single
 from router.commandline import Name
 from router.entry import Entry
 from router.errors import OFF, ON
@@ -32,6 +33,9 @@ class HelpRequested(Exception):
 
 class VersionRequested(Exception):
     """--version stands on the command line."""
+
+
+COMMAND_LINE = "command line"  # an origin of settings
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, list[str]]:
@@ -86,18 +90,41 @@ def _merge(settings: Sequence[Setting]) -> tuple[Options, list[str]]:
         placeholders.setdefault(setting.name, setting.value)
     given: Given = {}
     unknown: list[Setting] = []
+    workers: list[Setting] = []
     warnings: dict[str, str] = {}
     for setting in settings:
         if entry := _entry(setting):
             given.setdefault(entry.field, []).append((setting, _value(entry, setting, placeholders)))
+            if not setting.plain and setting.name in single.OF_BOTH:
+                workers.append(setting)
         elif verdict := foreign.verdict(setting.name, setting.value, setting.plain):
-            _judge(setting, verdict, warnings)
+            if verdict in ("worker", "silent") or setting.name in single.DAEMONS:
+                workers.append(setting)
+            else:
+                _judge(setting, verdict, warnings)
         else:
             unknown.append(setting)
     ignored = one_mapper(given)
     options = _fold(given, worker_socket(given, settings, placeholders))
+    # In [gfrouter] everything is the router's; a placeholder of ours may be an option of the worker's plugins.
+    mine = [one for one in settings if one in workers or one in unknown if not one.plain or one.origin == COMMAND_LINE]
+    if "listen" not in options.defaulted and single.starts_worker(one.name for one in mine):
+        options = replace(options, worker=_worker(mine, options, placeholders))
+        workers = [one for one in workers if one not in mine]
+    for setting in workers:
+        verdict = foreign.verdict(setting.name, setting.value, setting.plain)
+        if verdict:
+            _judge(setting, verdict, warnings)
     _judge_unknown(unknown, options.strict, settings, warnings)
     return options, [*warnings.values(), *ignored, *_unused_shared_sockets(options)]
+
+
+def _worker(settings: Sequence[Setting], options: Options, placeholders: Mapping[str, str]) -> single.Part:
+    said = [single.Said(one.name, _text(one, placeholders), one.shown) for one in settings]
+    try:
+        return single.part(said, options.listen, options.shared_socket)
+    except ValueError as error:
+        raise OptionsError(str(error)) from None
 
 
 def _entry(setting: Setting) -> Entry | None:
@@ -107,17 +134,24 @@ def _entry(setting: Setting) -> Entry | None:
 
 
 def _value(entry: Entry, setting: Setting, placeholders: Mapping[str, str]) -> Any:
+    text = _text(setting, placeholders)
     try:
-        text = ini.expand(setting.value, placeholders)
-        in_file = setting.origin == "file"
-        construct = ini.unsupported(text, in_file)
-        text = ini.unescaped(text) if in_file else text
-        value = None if construct else entry.read(text)
+        value = entry.read(text)
     except ValueError as error:
         raise OptionsError(f"{setting.shown}: {error}") from None
-    if construct:
-        raise _unsupported(setting, construct)
     return entry.default if value == 0 and entry.zero_is_default else value
+
+
+def _text(setting: Setting, placeholders: Mapping[str, str]) -> str:
+    """What the setting's value means."""
+    try:
+        text = ini.expand(setting.value, placeholders)
+    except ValueError as error:
+        raise OptionsError(f"{setting.shown}: {error}") from None
+    in_file = setting.origin == "file"
+    if construct := ini.unsupported(text, in_file):
+        raise _unsupported(setting, construct)
+    return ini.unescaped(text) if in_file else text
 
 
 def _unsupported(setting: Setting, what: str) -> OptionsError:

@@ -49,6 +49,7 @@ CORE_REFUSED = """
     emperor= hook-asap= hook-pre-jail= hook-post-jail= hook-in-jail= hook-as-root=
     hook-as-user= hook-as-user-atexit= hook-as-gateway= hook-master-start= exec-asap= exec-pre-jail=
     exec-post-jail= exec-in-jail= exec-as-root= exec-as-user= exec-as-user-atexit= pause=
+    attach-control-daemon= attach-daemon2= smart-attach-daemon= smart-attach-daemon2=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
 
     subscription-algo= subscription-vassal-required subscriptions-sign-check=
@@ -59,8 +60,8 @@ CORE_REFUSED = """
 CORE_WORKER = """
     add-cache-item= add-header= after-request-call= after-request-hook= alarm= alarm-backlog= alarm-cheap=
     alarm-fd= alarm-freq= alarm-list alarm-listen-queue= alarm-log= alarm-lq= alarm-metric=
-    alarm-msg-size= alarm-segfault= alarms-list allowed-modifiers= async= attach-control-daemon=
-    attach-daemon= attach-daemon2= auto-weight= backlog-alarm= backtrace-depth=
+    alarm-msg-size= alarm-segfault= alarms-list allowed-modifiers= async=
+    auto-weight= backlog-alarm= backtrace-depth=
     binary-append-data= binary-path= binsh= body-read-warning= brutal-reload-on-fd= buffer-size= cache=
     cache-blocksize= cache-expire-freq= cache-no-expire cache-report-freed-items cache-store=
     cache-store-sync= cache-sync= cache-udp-node= cache-udp-server= cache-use-last-modified cache2=
@@ -166,8 +167,8 @@ CORE_WORKER = """
     rsyslog-split-messages safe-fd= scgi-modifier1= scgi-modifier2= scgi-nph-socket= scgi-socket=
     segfault-alarm= shared-import= shared-py-import= shared-pyimport= shared-python-import= sharedarea=
     shutdown-sockets signal= signal-bufsize= signal-rbtimer= signal-timer= signals-bufsize=
-    single-interpreter skip-atexit skip-atexit-teardown skip-zero smart-attach-daemon=
-    smart-attach-daemon2= sni= sni-dir= sni-dir-ciphers= sni-regexp= snmp? snmp-community= so-keepalive
+    single-interpreter skip-atexit skip-atexit-teardown skip-zero
+    sni= sni-dir= sni-dir-ciphers= sni-regexp= snmp? snmp-community= so-keepalive
     so-send-timeout so-write-timeout socket= socket-protocol= socket-rcvbuf= socket-send-timeout
     socket-sndbuf= socket-timeout= socket-write-timeout spooler= spooler-chdir= spooler-cheap
     spooler-external= spooler-freq= spooler-frequency= spooler-harakiri= spooler-import=

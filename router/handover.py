@@ -68,7 +68,15 @@ class Old:
     midway: bool = False
 
 
-Kind = TypeVar("Kind", Held, Old)
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A program that runs beside the routers (attached.py); `name` is what its next start is found by."""
+
+    name: str
+    pid: int
+
+
+Kind = TypeVar("Kind", Held, Old, Beside)
 
 
 @dataclass
@@ -83,6 +91,7 @@ class Estate:
     pid_files: list[int] = field(default_factory=list)  # descriptors (pidfile.py)
     resumed: bool = False  # false where nothing was handed over
     home: str = ""  # the folder in which the next start begins; empty: the present one. It is not handed over
+    beside: list[Beside] = field(default_factory=list)
 
     def take(self, address: str, kind: int) -> socket.socket | None:
         """The next socket that was bound for this address; None where there is none (any more)."""
@@ -126,6 +135,7 @@ def inherited(environ: MutableMapping[str, str], pid: int, parent: int) -> Estat
             record.get("again", False),
             record.get("pid_files", []),
             resumed=True,
+            beside=[_known(Beside, each) for each in record.get("beside", [])],
         )
         _set_inheritable(estate.descriptors(), False)
     except (OSError, OverflowError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -192,7 +202,8 @@ def _written(estate: Estate) -> Iterator[int]:
         record = {"pid": os.getpid(), "held": held, "routers": routers, "state": estate.state}
         record["pid_files"] = estate.pid_files
         with os.fdopen(os.dup(memory), "w", encoding="ascii") as file:
-            file.write(json.dumps(record | {"spoken": estate.spoken, "again": estate.again}))
+            beside = [*map(asdict, estate.beside)]
+            file.write(json.dumps(record | {"spoken": estate.spoken, "again": estate.again, "beside": beside}))
         os.lseek(memory, 0, os.SEEK_SET)
         yield memory
     finally:

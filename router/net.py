@@ -345,13 +345,13 @@ def _clear_stale(path: bytes, kind: int) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise ValueError("the path exists and is not a socket")
-    if _is_served(path, kind):
+    if is_served(path, kind):
         raise ValueError("the socket is being served by another process")
     # Whoever bound it anew since the question was asked keeps it, and the bind below then says "in use".
     unlink_own(path, (found.st_dev, found.st_ino))
 
 
-def _is_served(path: bytes, kind: int) -> bool:
+def is_served(path: bytes, kind: int) -> bool:
     """Whether a process holds a unix socket; only a refused connect proves that none does."""
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)

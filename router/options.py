@@ -16,6 +16,7 @@ from router.failureoptions import FailureOptions
 from router.nodeoptions import NodeOptions
 from router.processoptions import ProcessOptions
 from router.requestoptions import RequestOptions
+from router.single import Part
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,17 @@ class Options(ProcessOptions, FailureOptions, NodeOptions, RequestOptions):
     """What gfrouter was told to do. The parts stand in the order of the help from the last one on: dataclasses begin
     with the fields of the last base.
 
-    `defaulted` names the fields that nobody set; `worker_socket` is the address that `use_socket` means.
+    `defaulted` names the fields that nobody set; `worker_socket` is the address that `use_socket` means; `worker` is
+    the part of a worker beside the router, which no router needs to know.
     """
 
     defaulted: frozenset[str] = frozenset()
     worker_socket: str = ""
+    worker: Part | None = None
 
     def to_json(self) -> str:
         """One line of JSON for `from_json`, as the supervisor sends it to its routers."""
-        return json.dumps(dataclasses.asdict(self) | {"defaulted": sorted(self.defaulted)})
+        return json.dumps(dataclasses.asdict(self) | {"defaulted": sorted(self.defaulted), "worker": None})
 
     @classmethod
     def from_json(cls, text: str) -> Options:

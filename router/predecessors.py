@@ -61,7 +61,7 @@ class Predecessor:
 
     def run(self) -> None:
         if self.process is not None:
-            while not _readable_within(self.process, LOOK):
+            while not readable_within(self.process, LOOK):
                 if self.until is not None and monotonic() > self.until + KILL_WAIT:
                     log.error("uWSGI fastrouter (pid: %d) does not end: killed", self.pid)
                     self.kill()
@@ -75,7 +75,7 @@ class Predecessor:
         return Old(self.pid, self.pair.fileno(), self.until, self.old.midway)
 
 
-def _readable_within(fd: int, seconds: float) -> bool:
+def readable_within(fd: int, seconds: float) -> bool:
     """Whether it is, as the descriptor of a process is when that has ended."""
     try:
         gevent.socket.wait_read(fd, timeout=seconds)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from router.entry import option
 from router.values import (
     MAX_PROCESSES,
+    command,
     file_name,
     flag,
     group,
@@ -44,6 +45,17 @@ class ProcessOptions:
         0, seconds, PROCESS, "SECONDS",
         "kill a router process that is stuck for so long; 0 = never",
         plain="harakiri",
+    )  # fmt: skip
+    attach_daemon: tuple[str, ...] = option(
+        (), command, PROCESS, "COMMAND",
+        "run this beside the routers, by the shell, and again whenever it ends; repeatable",
+        plain="attach-daemon", uwsgi="attach-daemon",
+    )  # fmt: skip
+    worker_binary: str | None = option(
+        None, file_name, PROCESS, "FILE",
+        "the uwsgi that runs the application of a configuration for both, router and worker (default: the one beside "
+        "gfrouter's Python, else the one on PATH)",
+        plain="worker-binary", ours=True,
     )  # fmt: skip
     daemonize: str | None = option(
         None, log_file, DAEMON, "FILE",

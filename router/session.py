@@ -22,7 +22,7 @@ from router.budget import Budget
 from router.endpoint import Endpoint
 from router.errors import body_missing
 from router.lookups import UNKNOWN
-from router.static import FALLBACK, RESERVED, TO
+from router.static import FALLBACK, OWN, RESERVED, TO
 from router.uwsgi import content_length, is_repeatable, printable
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ class Detours:
     was sent than can be sent again; those that a node took within `budget`, as a failed connect is work for nobody.
 
     Where the pool has nobody left to ask, the other keys of the request (keyrules.py) and `fallback_key` take their
-    turn; then, and for the last of the retries, the fallback nodes; with `fallback_on_no_key` also where a key has no
-    node at all.
+    turn; then, and for the last of the retries, the worker of our own and the fallback nodes; the worker also where a
+    key has no node at all, and with `fallback_on_no_key` these as well.
     """
 
     def __init__(
@@ -129,7 +129,8 @@ class Detours:
     def nowhere(self, session: Session, refusal: str) -> None:
         """The session's key has no node, for the reason `refusal`: ask one that the options name for that."""
         if not any(self._goes_to(session, key) for key in self._stand_ins(session, refusal)):
-            self.engine.refuse(session, NO_NODE if refusal == UNKNOWN and TO in self.engine.pools else refusal)
+            there = refusal == UNKNOWN and (TO in self.engine.pools or OWN in self.engine.pools)
+            self.engine.refuse(session, NO_NODE if there else refusal)
 
     def stands_in(self, session: Session, key: str) -> bool:
         """Whether another key serves the session, whose own `key` nobody knows."""
@@ -246,7 +247,8 @@ class Detours:
         if session.state != DETOUR:
             return False
         last = session.tries == self.max_retries  # a large pool that dies as a whole must leave one try to a fallback
-        keys = (FALLBACK, key) if last else (key, *self._other_keys(session), self.fallback_key, FALLBACK)
+        own = (OWN, FALLBACK)
+        keys = (*own, key) if last else (key, *self._other_keys(session), self.fallback_key, *own)
         return any(self._goes_to(session, each) for each in keys)
 
     def _goes_to(self, session: Session, key: str) -> bool:
@@ -293,6 +295,7 @@ class Detours:
             yield self.fallback_key
         if refusal == UNKNOWN:
             yield TO
+        yield OWN
         if self.fallback_on_no_key:
             yield FALLBACK
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from socket import SOCK_DGRAM, SOCK_STREAM
 
@@ -18,8 +18,8 @@ from router.address import AddressError, Inherited, Shared, parse_local
 from router.handover import Estate, Held
 from router.logs import log
 from router.options import Options
-from router.place import SOCKET_MODE, default_place, make_folder
-from router.privileges import socket_owner
+from router.place import SOCKET_MODE, default_place, ini_beside, leftovers, make_folder, private_place
+from router.privileges import new_owner, socket_owner
 from router.requestoptions import ADMIN_OFF
 from router.systemd import Passed
 
@@ -77,8 +77,29 @@ class Sockets:
         if taken is None:
             place = default_place(os.environ, user)
             make_folder(os.path.dirname(place), user)
-            taken = self.estate.take(place, SOCK_STREAM)
-        listener = taken or net.bind(place, mode=SOCKET_MODE)
+        return self._private(place, taken)
+
+    def worker_place(self) -> str:
+        """Where the private socket of the worker beside us is to be. ValueError where there is no place for it."""
+        uid, _ = new_owner(self.options)
+        # Who is to become another user has no folder of that user's session.
+        environ, user = (os.environ, os.geteuid()) if uid is None else ({}, uid)
+        return private_place(environ, user, os.getppid() if self.trial else os.getpid())
+
+    def worker(self, place: str) -> socket.socket:
+        """The private socket of the worker beside us. What those before us could not remove is removed."""
+        for path in leftovers(place):
+            if not net.is_served(os.fsencode(path), SOCK_STREAM):
+                for left in (path, ini_beside(path)):
+                    with suppress(OSError):
+                        os.unlink(left)
+        return self._private(place, owner=socket_owner(self.options))
+
+    def _private(
+        self, place: str, taken: socket.socket | None = None, owner: tuple[int, int] | None = None
+    ) -> socket.socket:
+        taken = taken or self.estate.take(place, SOCK_STREAM)
+        listener = taken or net.bind(place, mode=SOCKET_MODE, owner=owner, backlog=self.options.backlog)
         self._hold(place, SOCK_STREAM, listener)
         return self.stack.enter_context(_closed(listener, vacuum=not (self.trial and taken)))
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from router.table import Table
 
 TO, FALLBACK = "\udce2\udc86\udc92to", "\udce2\udc86\udc92fallback"
-RESERVED = {TO: "to", FALLBACK: "fallback"}  # → as logs name it
+OWN = "\udce2\udc86\udc92worker"  # the worker of a configuration for both (worker.py)
+RESERVED = {TO: "to", FALLBACK: "fallback", OWN: "worker"}  # → as logs name it
 
 # The modifiers stand behind the address as in the values of uWSGI's `use-cache`; without them they are 0.
 _NODE = re.compile(r"(.*?)(?:,([0-9]+))?(?:,([0-9]+))?", re.DOTALL)

@@ -22,7 +22,7 @@ from router.lookups import TOO_MANY
 from router.pool import Member
 from router.queueing import QUEUE_FULL, QUEUE_TIMEOUT
 from router.said import said, sayers_of
-from router.static import FALLBACK, RESERVED, TO
+from router.static import FALLBACK, OWN, RESERVED, TO
 from router.table import Table
 
 if TYPE_CHECKING:
@@ -136,12 +136,13 @@ def snapshot(
     lookups: Mapping[str, int],
     listen_queue: int,
     usage: Callable[[int], Usage],
+    beside: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """The whole stats object.
 
     `sources`: how each of them is (sourcestate.py). `warming`: seconds for which requests for unknown keys may still
     wait. `lookups`: what sources on demand were asked for; what routers refused to ask is added. `listen_queue`:
-    connections that wait to be accepted. `usage` looks at a process.
+    connections that wait to be accepted. `usage` looks at a process. `beside`: programs that run beside the routers.
     """
     running = [slot for slot in slots if slot.pid]
     shares = [slot.counts for slot in running]
@@ -174,6 +175,7 @@ def snapshot(
         "workers": workers,
         "routers": [_router(slot, worker) for slot, worker in zip(running, workers, strict=True)],
         "complaints": dict(complaints),
+        "beside": list(beside),
         "sources": list(sources),
         "hosts": [
             {"name": address, "addresses": list(name.addresses), "error": name.error}
@@ -219,7 +221,7 @@ def _router(slot: Slot, worker: Mapping[str, Any]) -> dict[str, Any]:
 def _static(table: Table, shares: Sequence[Counts]) -> dict[str, Any]:
     """The nodes that the options name, where they do: `static_nodes` is uWSGI's list, of the option `to`."""
     found = {}
-    for key, name in ((TO, "static_nodes"), (FALLBACK, "fallback_nodes")):
+    for key, name in ((TO, "static_nodes"), (FALLBACK, "fallback_nodes"), (OWN, "worker_nodes")):
         if any(key in feed.shown for feed in table.feeds):
             parts, sayers = _parts(key, shares), sayers_of(said(table, key))
             members = table.pools[key].members.values() if key in table.pools else ()

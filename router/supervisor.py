@@ -23,6 +23,7 @@ import gevent.event
 from router import kernel, net, notify, stats
 from router.address import HostName, parse_local
 from router.admin import admin_server
+from router.attached import Attachments
 from router.checks import Checks
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
@@ -46,7 +47,7 @@ from router.source import Source, supervise
 from router.sources import Opened, unique_names
 from router.sourcestate import Watched
 from router.statefile import StateFile, bring_back
-from router.static import FALLBACK, TO
+from router.static import FALLBACK, OWN, TO
 from router.statsserver import stats_server
 from router.table import Change, Table
 from router.view import State
@@ -61,7 +62,7 @@ class Supervisor:
 
     `listeners` are those of each router; `addresses` are those to show in the stats; `log_fd` is where the routers
     write their lines. `estate` was left by the start before this one, and `held` is to be left to the next one, as are
-    the descriptors that we were `given`.
+    the descriptors that we were `given`. `beside` are the programs that run beside the routers.
     ValueError where the folder of error pages cannot be read.
     """
 
@@ -79,6 +80,7 @@ class Supervisor:
         given: Sequence[int] = (),
         log_file: LogFile | None = None,
         on_ready: Callable[[], None] = lambda: None,
+        beside: Attachments | None = None,
     ) -> None:
         self.options = without_cheap(options, [one.source for one in sources])
         self.pages = own_pages(options.error_pages)
@@ -118,6 +120,7 @@ class Supervisor:
         self.held = held
         self.given = given
         self.predecessors = Predecessors(self.estate.routers)
+        self.beside = beside or Attachments()
         self.stats_listener = stats_listener
         self.admin_listener = admin_listener
         self.addresses_by_use = self._addresses_by_use()  # now: a stop closes the listeners, and may take a while
@@ -143,6 +146,7 @@ class Supervisor:
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         self.fleet.run()
+        self.beside.run(served=lambda: bool(self.predecessors.alive))
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         if self.options.health_check != "none":
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
@@ -170,6 +174,7 @@ class Supervisor:
         gevent.joinall(keepers, timeout=self.options.drain_timeout + KILL_WAIT)
         self.kill_routers()
         gevent.joinall(keepers, timeout=KILL_WAIT)
+        self.beside.stop()  # which nobody asks any more
         gevent.killall(watchers)
         self.watchdog.stop()
 
@@ -178,6 +183,7 @@ class Supervisor:
         if self.stopping.is_set():
             log.info("told twice: ending at once")
             self.kill_routers()
+            self.beside.kill()
             return
         limit = self.options.drain_timeout
         log.info("stopping after what is in flight, within %d s; a second signal ends at once", limit)
@@ -220,7 +226,7 @@ class Supervisor:
         ) and not self.stopping.is_set():
             log.error("not starting anew, going on as before: %s", reason)
             return
-        with signals_held_back():
+        with self.beside.gate, signals_held_back():
             if self.stopping.is_set():
                 return
             notify.reloading()
@@ -234,8 +240,11 @@ class Supervisor:
         state = save(self.table, self.sources, now=monotonic(), wall=time())
         waited_for = self.waited_for() if self.warming_left() else []
         spoken = [one.name for one in self.sources if one not in waited_for]
-        heirs, again = [*routers, *self.predecessors.bequests()], self.reload.is_set()
-        return replace(self.estate, held=[*self.held], routers=heirs, state=state, spoken=spoken, again=again)
+        routers += self.predecessors.bequests()
+        again, beside = self.reload.is_set(), self.beside.bequests()
+        return replace(
+            self.estate, held=[*self.held], routers=routers, state=state, spoken=spoken, again=again, beside=beside
+        )
 
     def kill_routers(self) -> None:
         self.predecessors.kill()
@@ -279,7 +288,11 @@ class Supervisor:
         return max(0.0, self.warm_at - monotonic()) if self.waited_for() else 0.0
 
     def waited_for(self) -> list[Watched]:
-        """The sources that have not given all that they can see, and for which the start before waited, too."""
+        """The sources that have not given all that they can see, and for which the start before waited, too. Nobody
+        waits where a worker of our own serves what has no other node.
+        """
+        if self.options.worker and self.options.worker.is_private:
+            return []
         return [one for one in self.sources if not one.feed.spoken and one.name not in self.estate.spoken]
 
     def say_who_is_waited_for(self) -> None:
@@ -364,17 +377,23 @@ class Supervisor:
             lookups=self.questions.counts(),
             listen_queue=sum(map(kernel.listen_queue, set(chain.from_iterable(self.listeners)))),
             usage=kernel.usage,
+            beside=self.beside.rows(),
         )
 
 
 def stand_ins(options: Options) -> list[str]:
     """The keys whose nodes serve a key that has none, in the order in which they are asked."""
     fallback = [FALLBACK] if options.fallback_on_no_key else []
-    return [*filter(None, [options.subscription_fallback_key]), TO, *fallback]
+    return [*filter(None, [options.subscription_fallback_key]), TO, OWN, *fallback]
 
 
 def without_cheap(options: Options, sources: Sequence[Source]) -> Options:
-    """What a router that accepts nothing is never asked for, no source on demand is asked for either."""
+    """What a router that accepts nothing is never asked for, no source on demand is asked for either; and a worker of
+    our own is asked by nobody but the router.
+    """
+    if options.cheap and options.worker and options.worker.is_private:
+        log.info("cheap mode is off: the worker beside the router answers what has no other node")
+        return replace(options, cheap=False)
     names = ", ".join(source.name for source in sources if is_on_demand(source))
     if not (options.cheap and names):
         return options

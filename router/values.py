@@ -185,6 +185,12 @@ def text(text: str) -> str:
     return text
 
 
+def command(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a command is missing")
+    return text
+
+
 def source_names(text: str) -> str:
     """NAME or a URL of a source of nodes, or several with blanks between them."""
     for word in text.split():

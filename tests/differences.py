@@ -508,9 +508,27 @@ DIFFERENCES = (
     Difference(
         "worker-beside",
         CONFIGURATION,
-        "A worker may be configured beside the router, in one file and one process.",
-        "Not yet: its options are passed over, with a warning each.",
-        "gfrouter runs no applications. One configuration for both is wanted.",
+        "Router and worker of one file accept on one shared socket. In cheap mode the worker answers alone; otherwise "
+        "either of them gets a request, by chance, and a key without a node is closed where the router got it.",
+        "The router alone accepts, in cheap mode as well. The worker is a process of its own behind a private socket: "
+        "the backup of every node, and what answers where there is none.",
+        "Nodes that were added to take the load off got none of it, or a part by chance.",
+    ),
+    Difference(
+        "worker-reload",
+        CONFIGURATION,
+        "SIGHUP reloads router and worker as one.",
+        "The worker is ended when its requests are answered, and started anew. What comes meanwhile waits.",
+        "The same, and it works where uwsgi cannot execute itself, as in a virtual environment.",
+        test="test_end_to_end_single.py::test_reloads_under_load_lose_nothing_and_bring_the_new_configuration",
+    ),
+    Difference(
+        "daemons",
+        PROCESSES,
+        "`attach-daemon` runs a program beside the master; its other forms keep one by a pidfile, or stop with it.",
+        "`attach-daemon` does so. The other forms are the worker's where there is one, and errors where there is none.",
+        "Two masters would each keep one.",
+        test="test_single.py::test_a_daemon_of_the_workers_kind_is_its_own_and_refused_without_a_worker",
     ),
     Difference(
         "later",

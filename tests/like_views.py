@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from clients import announce, request, subscription
+from clients import announce, request, subscription, withdraw
 from like import CLOSED, GET, OPEN_S, A, Stage, case
 from scripted import ScriptedNode, answer, connect, hang
 from servers import CONTRIB, Worker, free_address
@@ -290,7 +290,37 @@ def a_worker_that_is_told_the_servers_address(stage: Stage) -> None:
         stage.leave_out("client", "stats")
 
 
-@case(10, why=["worker-beside"], differs={"answer": (True, False)})
+SHARED = f"""[uwsgi]
+master = true
+shared-socket = {{router}}
+fastrouter = =0
+fastrouter-cheap = true
+fastrouter-subscription-server = {{subscriptions}}
+fastrouter-stats = {{stats}}
+socket = =0
+wsgi-file = {os.path.dirname(__file__)}/worker_app.py
+"""
+
+
+@case(10, why=["worker-beside"], differs={"foo.com is the node's": (False, True)})
+def a_worker_on_the_routers_socket(stage: Stage) -> None:
+    stage.start(ini=SHARED)
+
+    def answers(key: str = "foo.com", times: int = 1) -> set[bytes]:
+        return {stage.ask(request(key))[:12] for _ in range(times)}
+
+    stage.see("alone", answers() | answers("bar.com"))
+    with ScriptedNode(answer(b"A")) as node:
+        announce(stage.router.subscriptions, "foo.com", node.address)
+        stage.router.wait_for_nodes("foo.com", 1)
+        stage.see("foo.com is the node's", answers(times=40) == {b"A"})
+        withdraw(stage.router.subscriptions, "foo.com", node.address)
+        stage.router.wait_for_nodes("foo.com", 0)
+    stage.see("alone again", answers(times=10))
+    stage.leave_out("client", "stats", "log")
+
+
+@case(10)
 def one_configuration_for_router_and_worker(stage: Stage) -> None:
     socket = free_address()
     stage.call(socket, "worker")

@@ -236,6 +236,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "processes": ("4", 4),
     "drain_timeout": ("0", 0),
     "state_file": ("/run/state", "/run/state"),
+    "attach_daemon": ("sleep 9", ("sleep 9",)),
+    "worker_binary": ("/usr/bin/uwsgi", "/usr/bin/uwsgi"),
     "harakiri": ("5", 5),
     "daemonize": ("/log", "/log"),
     "daemonize2": ("/log", "/log"),
@@ -269,7 +271,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {
 
 def test_every_option_has_an_example_here() -> None:
     assert EXAMPLES.keys() == {entry.field for entry in TABLE}
-    assert EXAMPLES.keys() | {"defaulted", "worker_socket"} == {field.name for field in dataclasses.fields(Options)}
+    assert EXAMPLES.keys() | {"defaulted", "worker_socket", "worker"} == {
+        field.name for field in dataclasses.fields(Options)
+    }
 
 
 def got(options: Options, field: str) -> object:
