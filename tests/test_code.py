@@ -249,7 +249,9 @@ def node(key):
     if key == b"long": return b"x" * (64 << 10)
     if key == b"pid": return str(os.getpid())
     if key == b"none": return None
-    if key == b"left": return str([n for n in range(3, 100) if os.path.exists(f"/proc/self/fd/{n}") and os.get_inheritable(n)])
+    if key == b"left":
+        there = [n for n in range(3, 100) if os.path.exists(f"/proc/self/fd/{n}")]
+        return str([n for n in there if os.get_inheritable(n)])
     return b"<" + key + b">"
 
 def text(key: str): return f"{type(key).__name__} {key}"
