@@ -140,7 +140,7 @@ def test_a_new_key_for_which_it_fails_is_answered_so_for_a_while_without_a_call(
     called.says[b"foo.com"] = ":1"
     called.want("foo.com")
     assert called.addresses("foo.com") == [":1"]
-    assert called.feed.key_errors == {}
+    assert (called.feed.key_errors, called.code.failing) == ({}, {})
 
 
 def test_of_those_that_fail_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,21 +192,26 @@ def test_a_key_that_made_room_for_another_is_called_for_no_more() -> None:
     assert (sorted(called.table.pools), called.calls) == (["b"], {"a": 1, "b": 2})
 
 
-def test_a_key_that_leaves_during_its_call_does_not_come_back_by_it() -> None:
-    stuck = gevent.event.Event()
-    called = Called(URL + "&ttl=1&keep=2", a=":1")
+@pytest.mark.parametrize("says", [b":9", None, CallFailed("no answer")])
+def test_a_key_that_leaves_during_its_call_does_not_come_back_by_it(says: bytes | CallFailed | None) -> None:
+    called, stuck = Called(URL + "&ttl=1&keep=2", a=":1"), gevent.event.Event()
+
+    def call(key: bytes) -> bytes | None:
+        stuck.wait()
+        if isinstance(says, CallFailed):
+            raise says
+        return says
+
     called.want("a")
+    called.code.call = call
     called.now += 1
-    called.says[b"a"] = stuck
     called.code.turn(called.feed)
     gevent.sleep(0)
     called.now += 1
     called.code.turn(called.feed)
-    assert called.addresses("a") == []
-    called.call = lambda key: b":9"  # type: ignore[method-assign]
     stuck.set()
     called.code.known.join()
-    assert called.addresses("a") == []
+    assert (called.addresses("a"), called.feed.key_errors) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -244,6 +249,9 @@ def node(key):
     if key == b"long": return b"x" * (64 << 10)
     if key == b"pid": return str(os.getpid())
     if key == b"none": return None
+    if key == b"left":
+        there = [n for n in range(3, 100) if os.path.exists(f"/proc/self/fd/{n}")]
+        return str([n for n in there if os.get_inheritable(n)])
     return b"<" + key + b">"
 
 def text(key: str): return f"{type(key).__name__} {key}"
@@ -273,6 +281,7 @@ def test_the_function_gets_bytes_and_gives_bytes_or_text(processes: Processes) -
     assert processes.call(b"foo\0\xff") == b"<foo\0\xff>"
     assert processes.call(b"text") == b"10.0.0.1:3031"
     assert [processes.call(key) for key in (b"none", b"empty")] == [None, None]
+    assert processes.call(b"left") == b"[]"  # what it starts holds our socket not
     assert processes.call(b"x" * 300) == b"<" + b"x" * 300 + b">"
 
 

@@ -99,6 +99,7 @@ def test_each_becomes_a_source(folder: Path) -> None:
     ]
     names = [open_source(url).source.name for url in urls(options)]
     assert names == [f"cache@{folder}/m?p", "pattern@/run/%s.sock", "base@/run/%41?/", f"code@{folder}/map.py"[:80]]
+    assert urls(Options(use_base="/run/%41/")) == ["base:///run/%2541/"]
     assert urls(Options()) == []
 
 
@@ -147,7 +148,9 @@ def test_sockets_of_every_kind_are_counted_and_only_uwsgis_will_do() -> None:
         read(text.format(0))
 
 
-def test_sockets_on_the_command_line_are_counted() -> None:
+def test_sockets_on_the_command_line_are_counted_and_the_last_number_counts() -> None:
+    text = "[gfrouter]\nsocket = :8\nuse-socket = 5\n[uwsgi]\nsocket = :9\n"
+    assert nodes(read(text, "--use-socket=0")[0]) == (":9",)
     options, _ = load(["--fastrouter-use-socket", "--socket", ":1"], {})
     assert nodes(options) == (":1",)
 

@@ -117,6 +117,17 @@ def test_a_key_is_let_go_some_time_after_it_was_asked_for() -> None:
     assert asked.keys() == []
 
 
+def test_a_key_that_is_asked_for_again_holds_no_other_one_back() -> None:
+    asked = Asked("base:///run/?keep=10")
+    asked.want("a.com")
+    asked.later(4)
+    asked.want("b.com")
+    asked.later(1)
+    asked.want("a.com")
+    assert asked.later(9) == 1
+    assert asked.keys() == ["a.com"]
+
+
 @pytest.mark.parametrize("limits", [(3, 100), (100, 3)])
 def test_where_there_is_no_room_the_key_that_was_asked_for_longest_ago_goes(limits: tuple[int, int]) -> None:
     asked = Asked("base:///run/", *limits)
