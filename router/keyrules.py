@@ -14,9 +14,9 @@ Strategy: the own key comes first and costs what it did, as the engine asks for 
 what `find_key` reads decides all, and the others follow from its text alone: a session that waits, a retry, and
 `gfrouter lookup` need no more.
 
-Worth, in µs a request beside the 4.3 of `find_key` (CPython 3.11, plain build, 25 vars): a forced key -4.2,
-mountpoints +2.1; where the own key is unknown, to the first other one: normalise 2.0, wildcards and dotsplit 1.4,
-and 0.3 for each further one; nothing where it is known.
+Worth, as a share of what `find_key` takes (CPython 3.11, plain build, 25 vars in 756 bytes): mountpoints 0.4, a forced
+key saves all of it. Where the own key is unknown, finding the first other one: 0.1 to 0.2 for each of the kinds, and
+about 0.1 for each further one. Nothing where no option is set: the engine's time a request is the same to its noise.
 """
 
 from __future__ import annotations

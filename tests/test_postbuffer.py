@@ -139,6 +139,19 @@ def test_with_all_unsent_a_second_node_gets_the_whole_body(memory: int) -> None:
         idle(router)
 
 
+def test_with_all_unsent_what_came_behind_the_body_is_never_sent_twice() -> None:
+    def close_after_nine(connection: NodeConnection) -> None:
+        connection.read_body(9)
+
+    with OneRouter(post_buffering=SOME, retry="all-unsent") as router, ExitStack() as stack:
+        nodes = [stack.enter_context(ScriptedNode(close_after_nine)) for _ in range(2)]
+        router.table({"foo.com": [Node(node.address) for node in nodes]})
+        with sending(router, head(6), b"abcdef+++") as client:
+            assert read_to_end(client) == b""
+        assert sum(len(node.connections) for node in nodes) == 1
+        idle(router)
+
+
 def test_without_it_a_body_goes_to_no_second_node_and_after_a_failed_connect_it_does() -> None:
     with OneRouter(post_buffering=SOME) as router, ExitStack() as stack:
         bad = stack.enter_context(ScriptedNode(close_after_head))
@@ -241,6 +254,7 @@ def test_a_file_that_cannot_grow_ends_its_request_and_no_other(tmp_path: Path) -
         with sending(router, head(3 * SOME)) as client:
             client.sendall(b"x" * 2 * SOME)
             assert read_to_end(client).startswith(b"HTTP/1.1 503 ")
+            assert (held(router), files(router)) == (0, [])  # though the client is still here
         assert router.wait_idle()["complaints"] == {"body not stored": 1}
         idle(router)
         assert node.connections == []

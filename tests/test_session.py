@@ -17,6 +17,7 @@ from router.deadlines import end_all, waits_for_first_byte
 from router.endpoint import LIVE
 from router.engine import Engine
 from router.errors import Errors
+from router.keyrules import NO_RULES
 from router.node import Node
 from router.session import CLOSED, CONNECT, DETOUR, HEAD, QUEUED, RELAY, WAIT, Detours, Session
 from scripted import wait_for
@@ -44,6 +45,7 @@ def busy_for_a_moment(asked: list[Session], meanwhile: Callable[[Session], objec
     answers = iter([None, member])
     engine = SimpleNamespace(
         requests=0,
+        rules=NO_RULES,
         pools={"foo.com": SimpleNamespace(hits=0, pick=lambda pool, avoid: next(answers))},
         complaints=SimpleNamespace(count=lambda kind: None),
         health=SimpleNamespace(unanswered=lambda session, member: None),
@@ -109,7 +111,7 @@ def test_no_page_follows_a_page() -> None:
     with ours, theirs:
         engine, came = ending(errors=Errors(404, {}))
         _, session = detoured(engine)
-        session.client = ours
+        session.client = session.source = ours
         for _ in range(2):
             Engine.dismiss(engine, session, "no node")
         assert came == ["leave", "close", "close"]
