@@ -170,7 +170,7 @@ class Engine:
         if pool is None:
             return self.unknown(session, key)
         pool.hits += 1
-        if (member := pool.pick(pool)) is None:
+        if (member := pool.pick(pool, (), session)) is None:
             if self.queues.enter(session, pool):
                 return
             return self.detours.nowhere(session, NO_NODE)
@@ -356,6 +356,8 @@ class Engine:
         session.member = None
         member.in_flight -= 1
         member.endpoint.in_flight -= 1
+        if member.endpoint.watchers:
+            member.endpoint.tell_watchers()
         if self.queued:
             self.queues.free(member.endpoint)
         if session.probing and member.endpoint.trier is session:

@@ -98,6 +98,26 @@ def _find_key_by_rules(data: bytes, end: int) -> bytes:
     return key
 
 
+def find_var(data: bytes, end: int, name: bytes) -> bytes:
+    """The value of this var (of 1 to 255 bytes' name) in a packet that is well-formed; b"" where it is not there. Of
+    several the last one counts, as for uWSGI's workers.
+    """
+    hint = data.rfind(b"%c\x00%b" % (len(name), name), HEADER, end)
+    if hint < 0:
+        return b""
+    at = HEADER
+    while at < hint:
+        size = data[at]
+        key_size, value_size = _LENGTHS[size](data, at)
+        if key_size != size:
+            break
+        at += size + value_size + 4
+    if at != hint:  # a value that looks like a var, or a name of 256 bytes and more
+        return dict(iter_vars(data, end)).get(name, b"")
+    value_at = at + 4 + len(name)
+    return data[value_at : value_at + data[value_at - 2] + (data[value_at - 1] << 8)]
+
+
 def is_host(key: str) -> bool:
     """Whether the key is a legal host name, with or without a port: what is worth looking up somewhere."""
     return _HOST_NAME.fullmatch(key) is not None

@@ -26,6 +26,7 @@ class Unread(Child):
         self.news = gevent.event.Event()
         self.told = True
         self.keys = {}
+        self.loads = {}
         self.health = {}
         self.unknown = {}
         self.orders = {}

@@ -196,6 +196,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "discovery": ("dns", ("dns",)),
     "to": (":1,7", (":1,7",)),
     "subscription_fallback_key": ("all.com", "all.com"),
+    "algorithm": ("hash:HTTP_X_USER", "hash:HTTP_X_USER"),
     "max_keys": ("1", 1),
     "max_nodes": ("10000000", 10_000_000),
     "connect_timeout": ("2", 2),
@@ -789,7 +790,7 @@ REFUSED = """
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
     subscriptions-use-credentials subscription-dotsplit subscription-mountpoint subscription-mountpoints
-    subscription-algo uid gid daemonize logto pidfile
+    uid gid daemonize logto pidfile
 """
 
 
@@ -813,8 +814,14 @@ def test_their_plain_spellings_are_refused_too(line: str) -> None:
 
 
 def test_what_is_refused_may_stand_there_when_it_asks_for_nothing() -> None:
-    assert warnings_of("subscription-dotsplit = false", "jailed = 0", "subscription-algo = wrr") == []
-    assert ini_refusal("subscription-algo = lrc").endswith("algo is not supported yet by gfrouter 0.1.0")
+    assert warnings_of("subscription-dotsplit = false", "jailed = 0") == []
+    assert ini_refusal("subscription-dotsplit = true").endswith("dotsplit is not supported yet by gfrouter 0.1.0")
+
+
+@pytest.mark.parametrize("name", ["fair", "", "WRR", "hash", "hash:", "hash:A B", f"hash:{'X' * 65}"])
+def test_an_unknown_algorithm_is_refused_with_the_legal_ones(name: str) -> None:
+    legal = "no algorithm (legal: wrr, lrc, wlrc, iphash, p2c, load or hash:VAR)"
+    assert ini_refusal(f"subscription-algo = {name}").endswith(legal)
 
 
 def test_every_option_of_the_real_uwsgi_has_a_verdict() -> None:
