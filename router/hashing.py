@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 POINTS = 16
 PROBES = 8
 BOUND = 1.25
+FEW = 16  # members whose points are taken out one by one: where more have left, all are looked at once
 QUIET = 8  # requests in flight that are never too many: a few of one word must not leave their node while all is quiet
 
 _POINTS = Struct(f"<{POINTS}Q")
@@ -107,7 +108,11 @@ class Circle:
             left = {point for member in gone for point in points_of(member.endpoint.address)[: before[member]]}
             for point in left:
                 self.owners.pop(point, None)
-            points = [point for point in points if point not in left]
+            if len(gone) <= FEW:
+                for point in left:
+                    del points[bisect_left(points, point)]
+            else:
+                points = [point for point in points if point not in left]
         for member in come:
             new = points_of(member.endpoint.address)[: counts[member]]
             self.owners.update(dict.fromkeys(new, member))

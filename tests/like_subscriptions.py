@@ -321,8 +321,6 @@ def algorithm(name: str, stage: Stage) -> None:
     stage.leave_out("stats", "log")
 
 
-
-
 def held_and_asked(name: str, stage: Stage) -> None:
     """Four nodes of the weights 1, 1, 2 and 4, each of which may hold a request until all have been seen."""
     stage.start("--subscription-algo", name)
@@ -365,12 +363,12 @@ def idle_nodes_of_weights_3_and_1_by_wlrc(stage: Stage) -> None:
     stage.leave_out("stats", "node")
 
 
-@case(4, why=["iphash"], differs={"nodes": (3, 1)})
+@case(4, why=["iphash"], differs={"asked": (3, 1)})
 def the_address_of_a_client_by_iphash(stage: Stage) -> None:
     stage.start("--subscription-algo", "iphash")
     for _ in range(3):
         stage.node()
-    stage.see("nodes", len(set(stage.turns(6, request("foo.com", REMOTE_ADDR="10.1.2.3")))))
+    stage.see("asked", len(set(stage.turns(6, request("foo.com", REMOTE_ADDR="10.1.2.3")))))
     stage.leave_out("stats", "node")
 
 

@@ -45,9 +45,12 @@ def asks(word: str, name: str = "REMOTE_ADDR") -> Any:
     return SimpleNamespace(head=data, size=len(data))
 
 
-def pick(pool: Pool, word: str, avoid: Sequence[Endpoint] = ()) -> Member:
-    member: Member = pool.pick(pool, avoid, asks(word))
-    return member
+def picked(pool: Pool, session: Any) -> Any:
+    return pool.pick(pool, (), session)
+
+
+def pick(pool: Pool, word: str, avoid: Sequence[Endpoint] = ()) -> Any:
+    return pool.pick(pool, avoid, asks(word))
 
 
 def owners(pool: Pool) -> dict[str, str]:
@@ -147,7 +150,7 @@ def test_another_process_agrees() -> None:
         print(json.dumps([pool.pick(pool, (), asks(f"user{n}", "HTTP_X_USER")).endpoint.address for n in range(200)]))
     """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60)
-    said = [pool.pick(pool, (), asks(f"user{n}", "HTTP_X_USER")).endpoint.address for n in range(200)]
+    said = [picked(pool, asks(f"user{n}", "HTTP_X_USER")).endpoint.address for n in range(200)]
     assert json.loads(told.stdout) == said
 
 
@@ -206,7 +209,7 @@ def test_all_that_start_slowly_together_share_everything() -> None:
 def test_words_that_are_not_there_are_spread() -> None:
     _, pool = pool_of("hash:HTTP_X_USER", *nodes(1, 2, 3))
     for ask in (asks("x", "HTTP_OTHER"), asks("", "HTTP_X_USER"), None):
-        taken = Counter(pool.pick(pool, (), ask).endpoint.address for _ in range(900))
+        taken = Counter(picked(pool, ask).endpoint.address for _ in range(900))
         assert len(taken) == 3 and min(taken.values()) > 200
 
 
@@ -230,8 +233,8 @@ def test_those_to_avoid_and_those_on_trial() -> None:
     assert pick(pool, "10.1.1.1") is None
 
 
-def hold(pool: Pool, word: str, name: str = "REMOTE_ADDR") -> Member:
-    member: Member = pool.pick(pool, (), asks(word, name))
+def hold(pool: Pool, word: str, name: str = "REMOTE_ADDR") -> Any:
+    member: Any = pool.pick(pool, (), asks(word, name))
     member.in_flight += 1
     member.endpoint.in_flight += 1
     return member
