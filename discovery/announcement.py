@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from router.algorithmname import LONGEST_ALGORITHM
 from router.node import Node
 from router.uwsgi import HEADER, PacketError, build, iter_vars
 
@@ -17,7 +18,6 @@ LARGEST_DATAGRAM = 4096  # bytes; uWSGI reads no more, so a longer one would be 
 LARGEST_NAME = 255  # bytes of a key, an address or a vassal; uWSGI keeps their lengths in a byte
 MODIFIERS1 = (224, 0)  # of the header: what uWSGI's workers send, and what simple scripts do
 SUBSCRIBE, UNSUBSCRIBE = 0, 1  # modifier2 of the header: 0 subscribes, anything else does not
-LONGEST_ALGORITHM = 16  # characters; no name of one is longer
 LARGEST_BYTE = 2**8 - 1  # modifiers, as the packet's header has them
 LARGEST_INT = 2**31 - 1  # weight and backup: workers read theirs as a C int
 LARGEST_COUNT = 2**64 - 1  # cores, load, unix: uWSGI's uint64_t

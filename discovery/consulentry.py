@@ -7,6 +7,7 @@ in its tags; where both say something, the meta counts, and their keys add up:
     uwsgi-weight       0 to 65535, 0 for no requests; else Consul's own weight of the service
     uwsgi-backup       the level: 0, the default, serves first
     uwsgi-modifier1, uwsgi-modifier2
+    uwsgi-algorithm    of the pool that the instance opens
 
 It serves while all checks of it and of its machine are passing (with `warning`, also while some warn; Consul's weight
 for that counts then); so it does where there is none. Proxies that Consul puts beside a service are left out: they
@@ -24,12 +25,14 @@ from ipaddress import IPv6Address
 from typing import Any, NamedTuple
 
 from router.address import AddressError, HostName, Inet, parse_node, quoted
+from router.algorithmname import LEGAL, is_algorithm
 from router.node import Node
 
 CHECKS, CATALOG, SERVICE = "/v1/health/state/any", "/v1/catalog/services", "/v1/health/service/"
 
 KEY, WEIGHT, BACKUP = "uwsgi-key", "uwsgi-weight", "uwsgi-backup"
 MODIFIER1, MODIFIER2 = "uwsgi-modifier1", "uwsgi-modifier2"
+ALGORITHM = "uwsgi-algorithm"
 
 LONGEST_KEY = 255  # bytes; the router takes no longer one from a request
 LARGEST_WEIGHT = 65_535  # Consul's own limit
@@ -170,6 +173,7 @@ def _instance(
         backup=_number(said, BACKUP, LARGEST_BACKUP, 0),
         modifier1=_number(said, MODIFIER1, LARGEST_BYTE, 0),
         modifier2=_number(said, MODIFIER2, LARGEST_BYTE, 0),
+        algorithm=_algorithm(said),
     )
     keys = _keys(name, tags, meta)
     if node.weight and (status == PASSING or (status == WARNING and wanted.warning)):
@@ -231,6 +235,13 @@ def _number(said: Mapping[str, str], name: str, largest: int, default: int) -> i
     if not (text.isascii() and text.isdigit() and len(text) <= DIGITS and int(text) <= largest):
         raise MalformedError(f"{name} {quoted(text)} is no number from 0 to {largest}")
     return int(text)
+
+
+def _algorithm(said: Mapping[str, str]) -> str:
+    name = said.get(ALGORITHM, "")
+    if name and not is_algorithm(name):
+        raise MalformedError(f"{ALGORITHM} {quoted(name)} is no algorithm (legal: {LEGAL})")
+    return name
 
 
 # JSON's types: Consul leaves out what is empty, or says null, and an answer may come from anything.

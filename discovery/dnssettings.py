@@ -10,6 +10,7 @@ from dns.rdatatype import RdataType
 
 from discovery.dnsname import checked_name, key_of
 from discovery.dnsservers import PORT
+from router.algorithmname import algorithm_name
 from router.url import SourceUrl, parse_url, read_settings, setting
 from router.values import one_of, whole
 
@@ -56,6 +57,7 @@ class Settings:
         "udp", one_of("udp", "tcp"), "udp|tcp", "udp = TCP only for what does not fit, tcp = always TCP"
     )
     family: str = setting("any", one_of(*FAMILIES), "any|4|6", "take nodes with IPv4 addresses, IPv6 addresses, or any")
+    algorithm: str = setting("", algorithm_name, "NAME", "how the nodes take turns (default: as the option says)")
 
 
 ON_DEMAND = ("service", "domain", "max-names", "keep")

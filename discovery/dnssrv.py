@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
@@ -262,9 +262,10 @@ class Dns:
     def _found(self, feed: Feed, name: Name, found: Found) -> None:
         ttl = min(max(found.ttl, self.options.min_ttl), self.options.max_ttl)
         self.failing -= name.failures > 0
-        name.nodes, name.failures = found.nodes, 0
+        name.nodes = tuple(replace(node, algorithm=self.options.algorithm) for node in found.nodes)
+        name.failures = 0
         self.unseen.discard(name.key)
-        feed.set(name.key, found.nodes)
+        feed.set(name.key, name.nodes)
         if self.on_demand and not found.nodes:
             self._drop(name)
             self._remember(feed, name.key, Absent(self.clock() + ttl, None))

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from router.algorithmname import LEGAL, is_algorithm
 from router.node import Node
 
 LARGEST_NAME = 255  # bytes of a key or an address, as in uWSGI's announcements
 LARGEST_VALUE = 4096  # bytes; the longest that makes sense is a tenth of it
 LARGEST_BYTE = 2**8 - 1  # modifiers, as the packet's header has them
 LARGEST_INT = 2**31 - 1  # weight and backup, as in uWSGI's announcements
-LONGEST_ALGORITHM = 16  # characters; no name of one is longer
 SHOWN = 80  # bytes of an entry's name in a message
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -152,8 +152,8 @@ def _whole(least: int, most: int) -> Callable[[Mapping[str, Any], str], int]:
 
 def _algorithm(said: Mapping[str, Any], field: str) -> str:
     value = said[field]
-    if not isinstance(value, str) or not value.isascii() or len(value) > LONGEST_ALGORITHM:
-        raise EntryError("bad value", f"{field} is no ASCII text of at most {LONGEST_ALGORITHM} characters")
+    if not isinstance(value, str) or not (value == "" or is_algorithm(value)):
+        raise EntryError("bad value", f"{field} is no algorithm (legal: {LEGAL})")
     return value
 
 

@@ -48,7 +48,7 @@ class Settings:
 
 
 class File:
-    """Nodes from a file, one a line: KEY ADDRESS [weight=N] [backup=N] [modifier1=N] [modifier2=N].
+    """Nodes from a file, one a line: KEY ADDRESS [weight=N] [backup=N] [modifier1=N] [modifier2=N] [algorithm=NAME].
 
     `sleep` takes seconds. `apart(function, path, late=...)` gives what the function gives, without blocking the
     process, and calls `late` each SILENT seconds until it does.

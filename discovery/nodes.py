@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote, unquote_to_bytes
 
 from router.address import AddressError, parse_node
+from router.algorithmname import algorithm_name
 from router.node import Node
 from router.values import whole
 
@@ -29,11 +30,12 @@ LEGIBLE = "!$&'()*+,/:;=?@[]^`{|}~\"<>\\"  # beside letters and digits: all that
 LARGEST_INT = 2**31 - 1  # of weight and backup, as in announcements
 SHOWN = 80  # characters of a wrong line that a message shows
 
-SETTINGS: dict[str, Callable[[str], int]] = {
+SETTINGS: dict[str, Callable[[str], int | str]] = {
     "weight": whole(1, LARGEST_INT),
     "backup": whole(0, LARGEST_INT),
     "modifier1": whole(0, 255),
     "modifier2": whole(0, 255),
+    "algorithm": algorithm_name,
 }
 
 PLAIN = Node("")  # one of which a line says nothing but where it is
@@ -131,18 +133,18 @@ def _node(word: str, settings: list[str]) -> Node:
         parse_node(address)
     except AddressError as error:
         raise ValueError(f"address {address!r}: {error.reason}") from None
-    values: dict[str, int] = {}
+    values: dict[str, int | str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or name not in SETTINGS:
-            raise ValueError(f"setting {setting!r} is not known (known: {', '.join(f'{each}=N' for each in SETTINGS)})")
+            raise ValueError(f"setting {setting!r} is not known (known: {', '.join(f'{each}=' for each in SETTINGS)})")
         if name in values:
             raise ValueError(f"{name} is there twice")
         try:
             values[name] = SETTINGS[name](value)
         except ValueError as error:
             raise ValueError(f"{setting}: {error}") from None
-    return Node(address, **values)  # type: ignore[arg-type]  # SETTINGS are fields that hold whole numbers
+    return Node(address, **values)  # type: ignore[arg-type]  # SETTINGS are fields of these types
 
 
 def _encoded(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Which member of a pool takes the next request: plain functions in a named map.
+"""Which member of a pool takes the next request: whose turn it may be at all, and `wrr`. algorithms.py has all others.
 
 `wrr` walks a ring that is laid out when the membership (or somebody's health) changes, so that a pick is O(1) at any
 size (smooth weighted round robin computed at each pick costs 56 µs at 1,000 nodes, the ring 0.2).
@@ -12,8 +12,9 @@ A walk begins at a random place, or the routers of one supervisor would all send
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain, islice
 from math import gcd
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from router.endpoint import LIVE, OUT, TRIAL, TRYING, Cause, Endpoint
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 LAP_TURNS = 2048  # turns in a lap; laying out one takes about 1 ms, so a change never stalls the engine noticeably
 
 T = TypeVar("T")
+Pick = Callable[..., "Member | None"]  # takes a pool, the endpoints to avoid, and the session that asks
+
+
+class Asks(Protocol):
+    """What some algorithms look at of a session: the packet, of which header and vars are the first `size` bytes."""
+
+    head: bytes
+    size: int
 
 
 def laps(weighted: Sequence[tuple[T, int]]) -> Iterator[list[T]]:
@@ -62,30 +71,40 @@ def _state(member: Member) -> int:
     return member.endpoint.state
 
 
-def in_turn(members: Collection[Member], state: Callable[[Member], int] = _state) -> list[Member]:
-    """The members that a ring is made of: of those that are not drained, the lowest backup level that has a live one.
+def in_turn(
+    members: Collection[Member], state: Callable[[Member], int] = _state, *, levels: bool = True
+) -> list[Member]:
+    """The members that a ring is made of: of those that are not drained, the lowest backup level that has a live one;
+    where not `levels`, all are of the same one.
 
     An endpoint on trial stands in the ring of any level at or above its own: it is tried by one request, and if that
     goes well its level takes over again. Where none is live, the lowest level on trial serves, and beside it those that
     are out as broken, of their lowest level: to be asked is better than to have nobody.
     """
+    level_of: Callable[[Member], int] = (lambda member: member.node.backup) if levels else (lambda member: 0)
     willing = [member for member in members if not member.endpoint.drained]
     reachable = [(member, turn) for member in willing if (turn := state(member)) != OUT]
-    live = [member.node.backup for member, turn in reachable if turn == LIVE]
-    level = min(live or [member.node.backup for member, _ in reachable], default=0)
+    live = [level_of(member) for member, turn in reachable if turn == LIVE]
+    level = min(live or [level_of(member) for member, _ in reachable], default=0)
     ring = [
-        member
-        for member, turn in reachable
-        if member.node.backup == level or (member.node.backup < level and turn != LIVE)
+        member for member, turn in reachable if level_of(member) == level or (level_of(member) < level and turn != LIVE)
     ]
     if live:
         return ring
     broken = [one for one in willing if state(one) == OUT and one.endpoint.cause == Cause.BROKEN]
-    level = min((member.node.backup for member in broken), default=0)
-    return ring + [member for member in broken if member.node.backup == level]
+    level = min((level_of(member) for member in broken), default=0)
+    return ring + [member for member in broken if level_of(member) == level]
 
 
-def wrr(pool: Pool, avoid: Collection[Endpoint] = ()) -> Member | None:
+def lay_turns(pool: Pool) -> None:
+    """For `wrr`: its laps. The walk starts anywhere."""
+    ring_laps = laps([(member, member.node.weight * member.share) for member in pool.ring])
+    first = next(ring_laps)
+    pool.lap = len(first)
+    pool.turns = chain(islice(first, pool.randrange(pool.lap), None), chain.from_iterable(ring_laps))
+
+
+def wrr(pool: Pool, avoid: Collection[Endpoint] = (), session: Asks | None = None) -> Member | None:
     """Weighted round robin (the fastrouter's default). None where nobody, or nobody outside `avoid`, can be asked."""
     if pool.stale:
         pool.lay_ring()
@@ -128,32 +147,27 @@ def is_in_panic(endpoint: Endpoint) -> bool:
     return endpoint.cause == Cause.BROKEN and endpoint.state in (OUT, TRYING)
 
 
-Algorithm = Callable[..., "Member | None"]
-
-
-def with_room(choose: Algorithm, limit: int) -> Algorithm:
+def with_room(choose: Pick, limit: int) -> Pick:
     """`choose`, among the endpoints that have fewer than `limit` requests in flight."""
 
-    def choose_with_room(pool: Pool, avoid: Collection[Endpoint] = ()) -> Member | None:
-        member = choose(pool, avoid)
+    def choose_with_room(pool: Pool, avoid: Collection[Endpoint] = (), session: Asks | None = None) -> Member | None:
+        member = choose(pool, avoid, session)
         if member is None or member.endpoint.in_flight < limit:
             return member
         if member.endpoint.state == TRYING and member.endpoint.trier is None:
             member.endpoint.state = TRIAL  # it is not asked after all
         full = {member.endpoint for member in pool.ring if member.endpoint.in_flight >= limit}
-        return choose(pool, full.union(avoid))
+        return choose(pool, full.union(avoid), session)
 
     return choose_with_room
 
 
-def behind_queue(choose: Algorithm) -> Algorithm:
+def behind_queue(choose: Pick) -> Pick:
     """`choose`, but nobody while others wait for the pool's nodes to have room (queueing.py)."""
 
-    def choose_unless_queued(pool: Pool, avoid: Collection[Endpoint] = ()) -> Member | None:
-        return None if pool.queue else choose(pool, avoid)
+    def choose_unless_queued(
+        pool: Pool, avoid: Collection[Endpoint] = (), session: Asks | None = None
+    ) -> Member | None:
+        return None if pool.queue else choose(pool, avoid, session)
 
     return choose_unless_queued
-
-
-DEFAULT = "wrr"
-ALGORITHMS: dict[str, Algorithm] = {"wrr": wrr}

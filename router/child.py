@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic, time
 from typing import Any
 
@@ -19,9 +19,11 @@ import gevent
 import gevent.event
 import gevent.subprocess
 
+from router.algorithmname import LOAD
 from router.endpoint import OUT
 from router.options import Options
-from router.pair import Message, encode, messages, pack_health, pack_node, take_findings
+from router.pair import Message, encode, messages, pack_health, pack_loads, pack_pool, take_findings
+from router.pool import Member
 from router.questions import Questions
 from router.queueing import share
 from router.stats import Slot
@@ -90,6 +92,7 @@ class Child:
         self.beat = 0  # the last one that was asked for
         self.beaten = 0  # the last one that was answered
         self.keys: dict[str, dict[str, None]] = {}  # keys to send, with the addresses that left them
+        self.loads: dict[Member, None] = {}  # whose load to send
         self.health: dict[str, None] = {}  # addresses whose state to send
         self.unknown: dict[str, None] = {}  # keys that it has asked for and nobody serves
         self.orders: Message = {}
@@ -104,7 +107,12 @@ class Child:
 
     def note_change(self, change: Change) -> None:
         """Send this key's present value when the router reads."""
-        if self.told:
+        if not self.told:
+            return
+        self.loads.update(dict.fromkeys(change.loads))
+        if change.only_loads:
+            self.news.set()
+        else:
             left = dict.fromkeys(member.endpoint.address for member in change.left)
             self.keys.setdefault(change.key, {}).update(left)
             self.health.update(left)  # one that is back, here or under another key, is in turn again
@@ -203,10 +211,11 @@ class Child:
 
     def _whole_table(self) -> Message:
         table = self.table
-        pools = {key: list(map(pack_node, table.nodes(key))) for key in table.pools}
+        pools = {key: pack_pool(table, key) for key in table.pools}
         now = monotonic()
         return {
             "pools": pools,
+            "loads": pack_loads(self._loads_of(table.pools)),
             "out": [pack_health(endpoint, now) for endpoint in table.out],
             "drained": drained(table),
             "warming": self.warming_left(),
@@ -226,13 +235,23 @@ class Child:
         if unknown:
             message["unknown"] = unknown
         if keys:
-            message["set"] = [[key, list(map(pack_node, table.nodes(key))), list(left)] for key, left in keys.items()]
+            message["set"] = [[key, pack_pool(table, key), list(left)] for key, left in keys.items()]
+        loads, self.loads = dict.fromkeys(self._loads_of(keys)) | self.loads, {}
+        if known_loads := [member for member in loads if member in member.endpoint.members]:
+            message["loads"] = pack_loads(known_loads)
         known = [endpoint for address in health if (endpoint := table.endpoints.get(address))]
         if out := [pack_health(endpoint, monotonic()) for endpoint in known if endpoint.state == OUT]:
             message["out"] = out
         if live := [endpoint.address for endpoint in known if endpoint.state != OUT]:
             message["live"] = live
         return message
+
+    def _loads_of(self, keys: Iterable[str]) -> Iterator[Member]:
+        """The members of those of these keys that steer by load: a node's own list does not hold it."""
+        for key in keys:
+            pool = self.table.pools.get(key)
+            if pool is not None and pool.algorithm == LOAD:
+                yield from pool.members.values()
 
     def _next_keys(self) -> dict[str, dict[str, None]]:
         """Those to be sent next, with all that has left them: SET_NODES, or one key."""

@@ -36,7 +36,7 @@ class Endpoint:
 
     __slots__ = (
         "address", "broken", "cause", "drained", "ejected_until", "failed_at", "family", "in_flight", "members",
-        "out_until", "sockaddr", "state", "times", "trier",
+        "out_until", "sockaddr", "state", "times", "trier", "watchers",
     )  # fmt: skip
 
     def __init__(self, address: str, family: int, sockaddr: Any) -> None:
@@ -54,6 +54,20 @@ class Endpoint:
         self.ejected_until = 0.0  # monotonic seconds; by an operator, whatever else it is out for
         self.trier: object = None  # the session that has it on trial, while TRYING
         self.members: set[Member] = set()
+        self.watchers: dict[Member, None] | None = None  # whose pools keep in mind what is in flight here
+
+    def watch(self, member: Member) -> None:
+        """Have the pool of `member` told, once, when a request has let this endpoint go."""
+        if self.watchers is None:
+            self.watchers = {}
+        self.watchers[member] = None
+
+    def tell_watchers(self) -> None:
+        """A request has let it go. In their own time they look what is in flight now, and watch again."""
+        if self.watchers:
+            for member in self.watchers:
+                member.pool.order.changed[member] = None
+            self.watchers.clear()
 
     @property
     def lost(self) -> bool:

@@ -76,8 +76,7 @@ class Engine:
         queues: Callable[[Engine], Queues],
         bodies: Callable[[Engine], BodyRoom] | None,
     ) -> None:
-        self.table = table
-        self.pools = table.pools
+        self.table, self.pools = table, table.pools
         self.limits = limits
         self.errors = errors
         self.rules = rules
@@ -86,8 +85,7 @@ class Engine:
         self.health = health
         self.detours = detours(self)
         self.active = 0  # sessions
-        each = 3 if bodies else 2  # descriptors that one may need
-        self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // each)  # sessions
+        self.most = max(1, (getrlimit(RLIMIT_NOFILE)[0] - SPARE) // (3 if bodies else 2))  # each needs so many, or less
         self.room = room(self)
         self.queues = queues(self)
         self.queued = self.queues.waiting
@@ -179,7 +177,7 @@ class Engine:
         if pool is None:
             return self.unknown(session, key)
         pool.hits += 1
-        if (member := pool.pick(pool)) is None:
+        if (member := pool.pick(pool, (), session)) is None:
             if self.queues.enter(session, pool):
                 return
             return self.detours.nowhere(session, NO_NODE)
@@ -364,6 +362,8 @@ class Engine:
         session.member = None
         member.in_flight -= 1
         member.endpoint.in_flight -= 1
+        if member.endpoint.watchers:
+            member.endpoint.tell_watchers()
         if self.queued:
             self.queues.free(member.endpoint)
         if session.probing and member.endpoint.trier is session:

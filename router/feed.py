@@ -93,6 +93,11 @@ class Feed:
                 self._table.restore(endpoint, Cause.REFUSED)
         return True
 
+    def describe(self, key: str, node: Node) -> None:
+        """A node that is known is described anew; that is no sign of life."""
+        self.slices[key][node.address] = node
+        self._settle(key, (node.address,))
+
     def withdraw(self, key: str, address: str) -> None:
         """This source no longer vouches for the node. Unknown ones are ignored."""
         self.progress(key)

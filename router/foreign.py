@@ -52,7 +52,7 @@ CORE_REFUSED = """
     attach-control-daemon= attach-daemon2= smart-attach-daemon= smart-attach-daemon2=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
 
-    subscription-algo= subscription-vassal-required subscriptions-sign-check=
+    subscription-vassal-required subscriptions-sign-check=
     subscriptions-sign-check-tolerance= subscriptions-sign-skip-uid= subscriptions-credentials-check=
     subscriptions-use-credentials
 """
@@ -211,14 +211,14 @@ def verdict(name: str, value: str, plain: bool) -> Verdict | None:
     """What to do about a setting that is not gfrouter's; None when uWSGI does not know the name either.
 
     `plain`: spelled without `fastrouter-`, as on the command line; there a core option's meaning goes first.
-    What is refused may stand there when it asks for nothing: a flag that says no, the one algorithm there is.
+    What is refused may stand there when it asks for nothing: a flag that says no.
     """
     found, notation = KNOWN.get(name) or (plain and KNOWN.get(f"fastrouter-{name}")) or (None, "")
     if found != "refused":
         return found
     if notation == "" and value.lower() in FALSE_WORDS:
         return "silent"
-    return "silent" if (name, value) == ("subscription-algo", "wrr") else "refused"
+    return "refused"
 
 
 def notations(*verdicts: Verdict) -> list[tuple[str, str]]:

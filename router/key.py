@@ -24,7 +24,7 @@ from struct import error as StructError
 from typing import Final
 
 from router.address import LABEL, MAX_NAME_CHARS
-from router.uwsgi import HEADER, iter_vars
+from router.uwsgi import HEADER, PacketError, iter_vars
 
 HASH_SIZE: Final = 65_535  # of uWSGI's subscription hash table
 MAX_KEY: Final = 255  # bytes of a key; longer ones are as if absent. The real one keeps the length in a byte
@@ -41,7 +41,6 @@ _HOST_NAME: Final = re.compile(
 # With the key's length before it, so that a part of a longer name (HTTP_HOST in X_HTTP_HOST) does not match.
 _KEY_VAR: Final = b"\x14\x00" + KEY
 _HOST_VAR: Final = b"\x09\x00" + HOST
-_PATH_VAR: Final = b"\x09\x00PATH_INFO"
 
 
 def _disagree(data: bytes, at: int) -> tuple[int, int]:
@@ -99,25 +98,27 @@ def _find_key_by_rules(data: bytes, end: int) -> bytes:
     return key
 
 
-def find_path(data: bytes, end: int) -> bytes:
-    """The last PATH_INFO of a packet in which `find_key` has found no fault; b"" for none."""
-    hint = data.rfind(_PATH_VAR, HEADER, end)
+def find_var(data: bytes, end: int, name: bytes) -> bytes:
+    """The value of this var (of 1 to 255 bytes' name); b"" where it is not there, or the packet is malformed, as one
+    with a forced key may be. Of several the last one counts, as for uWSGI's workers.
+    """
+    hint = data.rfind(b"%c\x00%b" % (len(name), name), HEADER, end)
     if hint < 0:
         return b""
     at = HEADER
-    while at < hint:
-        size = data[at]
-        key_size, value_size = _LENGTHS[size](data, at)
-        if key_size != size:
-            break
-        at += size + value_size + 4
-    if at == hint:
-        return data[hint + 13 : hint + 13 + data[hint + 11] + (data[hint + 12] << 8)]
-    path = b""
-    for name, value in iter_vars(data, end):
-        if name == _PATH_VAR[2:]:
-            path = value
-    return path
+    try:
+        while at < hint:
+            size = data[at]
+            key_size, value_size = _LENGTHS[size](data, at)
+            if key_size != size:
+                break
+            at += size + value_size + 4
+        if at != hint:  # a value that looks like a var, or a name of 256 bytes and more
+            return dict(iter_vars(data, end)).get(name, b"")
+    except (IndexError, StructError, PacketError):
+        return b""
+    value_at = at + 4 + len(name)
+    return data[value_at : value_at + data[value_at - 2] + (data[value_at - 1] << 8)]
 
 
 def is_host(key: str) -> bool:

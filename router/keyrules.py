@@ -26,11 +26,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from router.key import MAX_KEY, find_key, find_path
+from router.key import MAX_KEY, find_key, find_var
 
 if TYPE_CHECKING:
     from router.options import Options
 
+PATH = b"PATH_INFO"
 PARTS = 4  # of a host that are tried behind the whole: five lookups, as in uWSGI
 
 Finder = Callable[[bytes, int], bytes]
@@ -71,7 +72,7 @@ class KeyRules:
             return lambda data, end: forced
         if self.depth:
             depth = self.depth
-            return lambda data, end: mounted(find_key(data, end), find_path(data, end), depth)
+            return lambda data, end: mounted(find_key(data, end), find_var(data, end, PATH), depth)
         return find_key
 
     def others(self, key: str) -> Iterator[str]:

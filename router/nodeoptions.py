@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from router.algorithmname import DEFAULT, algorithm_name
 from router.entry import option
 from router.values import (
     MAX_MOUNTPOINTS,
@@ -127,6 +128,13 @@ class NodeOptions:
         "", key, DISCOVERY, "KEY",
         "send requests for keys without a node to the nodes of this key",
         plain="subscription-fallback-key",
+    )  # fmt: skip
+    algorithm: str = option(
+        DEFAULT, algorithm_name, DISCOVERY, "NAME",
+        "how a key's nodes take turns, unless the first of them says: wrr = by weight, lrc = to the fewest requests in "
+        "flight, wlrc = to the fewest by weight, p2c = to the freer one of two, load = to the least load that workers "
+        "announce, iphash = by the client's address, hash:VAR = by a variable of the request",
+        plain="algorithm", uwsgi="subscription-algo",
     )  # fmt: skip
     max_keys: int = option(
         50_000, whole(1, MAX_NODES), DISCOVERY, "N",

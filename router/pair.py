@@ -7,6 +7,7 @@ Down, one message for all that is news when the router reads:
     {"pools": {key: [node, ...], ...}}                     second, once: the whole table; the router accepts after it
     {"warming": seconds}                                   with the table: so long unknown keys may wait; 0: no longer
     {"set": [[key, [node, ...], [address, ...]], ...]}     keys that changed, what they hold, and who has left
+    {"loads": [[key, address, load, cores], ...]}          of nodes of pools that steer by it
     {"out": [health, ...], "live": [address, ...]}         endpoints out of turn, or in it again
     {"drained": [[address, ...], [key, ...]]}              all that get no new requests
     {"unknown": [key, ...]}                                asked for by this router, and nobody serves them
@@ -19,7 +20,8 @@ Up:
     {"counters": N, ...}                                   the answer to {"count": N} (stats.py says what is in it)
     {"beaten": N}                                          the answer to {"beat": N}
 A node is a list: address, weight, backup, modifier1, modifier2, proto, vassal, algorithm; a health too: address, cause,
-times, seconds for which it is out. Keys that are not UTF-8 travel as JSON's escapes of their surrogates.
+times, seconds for which it is out. The algorithm is that of the node's pool, empty where that is the default. Keys that
+are not UTF-8 travel as JSON's escapes of their surrogates.
 """
 
 from __future__ import annotations
@@ -27,18 +29,22 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from router.endpoint import Cause, Endpoint
 from router.node import Node
 
 if TYPE_CHECKING:
+    from router.feed import Feed
+    from router.pool import Member
     from router.table import Table
 
 Message = dict[str, Any]
 
 LENGTH = struct.Struct("!I")  # bytes of the JSON text that follows
 CHUNK = 1 << 18  # bytes a read
+ALGORITHM = 7  # where a node's list has it
 
 
 def encode(message: Message) -> bytes:
@@ -83,6 +89,32 @@ def pack_node(node: Node) -> list[Any]:
     return [
         node.address, node.weight, node.backup, node.modifier1, node.modifier2, node.proto, node.vassal, node.algorithm,
     ]  # fmt: skip
+
+
+def pack_pool(table: Table, key: str) -> list[list[Any]]:
+    """The nodes of `key` as they stand in a message. The first one of a router's pool may not be the one that opened
+    ours, so each of them names the pool's algorithm.
+    """
+    pool = table.pools.get(key)
+    if pool is None:
+        return []
+    algorithm = "" if pool.algorithm == table.algorithm else pool.algorithm
+    nodes = [pack_node(member.node) for member in pool.members.values()]
+    for node in nodes:
+        node[ALGORITHM] = algorithm
+    return nodes
+
+
+def pack_loads(members: Iterable[Member]) -> list[list[Any]]:
+    """What these say of their load, as it stands in a message."""
+    return [[one.pool.key, one.node.address, one.node.load, one.node.cores] for one in members]
+
+
+def take_loads(feed: Feed, loads: Iterable[list[Any]]) -> None:
+    """In a router: what nodes say of their load. Those that are gone by now are ignored."""
+    for key, address, load, cores in loads:
+        if node := feed.slices.get(key, {}).get(address):
+            feed.describe(key, replace(node, load=load, cores=cores))
 
 
 def pack_health(endpoint: Endpoint, now: float) -> list[Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from router.balance import ALGORITHMS, DEFAULT, behind_queue, in_turn, laps, with_room
+from router.algorithms import algorithm as algorithm_named
+from router.balance import behind_queue, in_turn, with_room
 from router.endpoint import LIVE
 
 if TYPE_CHECKING:
@@ -59,21 +59,24 @@ class Member:
 
 
 class Pool:
-    """The members of one key by address, their algorithm, and the ring that `wrr` walks.
+    """The members of one key by address, the name of their algorithm, and the ring of those whose turn it is, laid out
+    as that wants them: in `turns` for `wrr`, in `order` for the others.
 
     `limit`: requests that one endpoint gets at a time, 0 for any number. Without one the pick is the algorithm itself.
     """
 
     __slots__ = (
-        "algorithm", "choose", "drained", "hits", "key", "lap", "members", "panic", "pick", "queue", "randrange",
-        "retries", "ring", "stale", "turns",
+        "algorithm", "choose", "drained", "hits", "key", "lap", "lay", "levels", "members", "order", "panic", "pick",
+        "queue", "randrange", "retries", "ring", "stale", "turns",
     )  # fmt: skip
 
     def __init__(self, key: str, algorithm: str, randrange: Callable[[int], int], limit: int = 0) -> None:
         self.key = key
-        self.algorithm = algorithm if algorithm in ALGORITHMS else DEFAULT
-        algorithm_itself = ALGORITHMS[self.algorithm]
-        self.choose = with_room(algorithm_itself, limit) if limit else algorithm_itself  # for those whose turn it is
+        self.algorithm = algorithm
+        named = algorithm_named(algorithm)
+        self.lay = named.lay
+        self.levels = named.levels
+        self.choose = with_room(named.pick, limit) if limit else named.pick  # for those whose turn it is
         self.pick = behind_queue(self.choose) if limit else self.choose  # for those who come
         self.queue: dict[Any, None] = {}  # sessions that wait for room, in their order (queueing.py)
         self.retries: dict[Any, None] = {}  # likewise, but not with those that have been asked already
@@ -86,18 +89,15 @@ class Pool:
         self.ring: list[Member] = []
         self.lap = 0
         self.turns: Iterator[Member] = iter(())
+        self.order: Any = None
 
     def lay_ring(self) -> None:
-        """Lay the ring anew, after a change of members, weights, levels or health; the walk starts anywhere."""
+        """Lay the ring anew, after a change of members, weights, levels or health."""
         self.stale = False
-        self.ring = [] if self.drained else in_turn(self.members.values())
-        if not self.ring:
-            return
-        self.panic = not any(member.endpoint.state == LIVE for member in self.ring)
-        ring_laps = laps([(member, member.node.weight * member.share) for member in self.ring])
-        first = next(ring_laps)
-        self.lap = len(first)
-        self.turns = chain(islice(first, self.randrange(self.lap), None), chain.from_iterable(ring_laps))
+        self.ring = [] if self.drained else in_turn(self.members.values(), levels=self.levels)
+        if self.ring:
+            self.panic = not any(member.endpoint.state == LIVE for member in self.ring)
+            self.lay(self)
 
     def __repr__(self) -> str:
         return f"<Pool {self.key} {len(self.members)} members>"

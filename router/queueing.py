@@ -118,7 +118,7 @@ class Queues:
     def _serve(self, pool: Pool) -> bool:
         """Let the first that can go on do so. False where all have to wait."""
         for session in (*pool.retries, *islice(pool.queue, 1)):
-            member = pool.choose(pool, session.avoid)
+            member = pool.choose(pool, session.avoid, session)
             if member is None and is_worth(pool, session.avoid):
                 continue
             self.pools.move_to_end(pool)

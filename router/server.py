@@ -34,7 +34,7 @@ from router.logfile import reopen
 from router.logs import log, log_to
 from router.lookups import LOOK_EVERY, NOBODY, Lookups
 from router.options import Options
-from router.pair import Message, encode, messages, pack_health, take_health, unpack_node
+from router.pair import Message, encode, messages, pack_health, take_health, take_loads, unpack_node
 from router.postbuffer import BodyRoom
 from router.queueing import Queues
 from router.relay import resume
@@ -81,7 +81,11 @@ class Router:
         self.pair = pair
         self.options = options
         self.table = Table(
-            on_change=self.on_change, on_health=self.on_health, on_drain=self.on_drain, limit=options.max_connections
+            on_change=self.on_change,
+            on_health=self.on_health,
+            on_drain=self.on_drain,
+            algorithm=options.algorithm,
+            limit=options.max_connections,
         )
         self.feed = self.table.feed("supervisor")
         loop = gevent.get_hub().loop
@@ -193,6 +197,7 @@ class Router:
             for address in left:  # one that is back already starts from zero
                 self.feed.withdraw(key, address)
             self.feed.set(key, [unpack_node(node) for node in nodes])
+        take_loads(self.feed, message.get("loads", ()))
         self.relayed = True
         take_health(self.table, message.get("out", ()), message.get("live", ()), monotonic())
         self.relayed = False

@@ -259,7 +259,7 @@ class Detours:
         if pool is None:
             return False
         pool.hits += 1
-        member = pool.pick(pool, session.avoid)
+        member = pool.pick(pool, session.avoid, session)
         if member is None:
             if self.engine.queues.enter(session, pool):
                 return True

@@ -93,6 +93,7 @@ class Supervisor:
             on_drain=self.on_drain,
             on_spoken=self.on_spoken,
             is_own=net.listens_at(chain.from_iterable(listeners), self.estate.home),
+            algorithm=options.algorithm,
         )
         self.resolver = Resolver(self.table)
         self.table.on_name = self.resolver.notice

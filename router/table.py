@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from random import randrange
 
+from router import algorithmname
 from router.address import HostName, Inet, Unix, parse_node
 from router.endpoint import LIVE, OUT, TRIAL, Cause, Endpoint
 from router.feed import Feed
@@ -40,7 +41,9 @@ class Name:
 
 @dataclass(slots=True)
 class Change:
-    """What one verb changed in one pool; `changed` members are the ones that are described anew."""
+    """What one verb changed in one pool; `changed` members are the ones that are described anew. `loads` are those that
+    say more or less of their load, where the pool's algorithm steers by that.
+    """
 
     key: str
     source: str
@@ -50,6 +53,11 @@ class Change:
     joined: list[Member] = field(default_factory=list)
     left: list[Member] = field(default_factory=list)
     changed: list[Member] = field(default_factory=list)
+    loads: list[Member] = field(default_factory=list)
+
+    @property
+    def only_loads(self) -> bool:
+        return bool(self.loads) and not (self.joined or self.left or self.changed)
 
 
 class Table:
@@ -58,8 +66,8 @@ class Table:
     `on_change` hears of membership, `on_health` of endpoints' states, `on_drain` of what is drained, `on_name` of each
     new host name, `on_spoken` of each source that has given all that it can see, for the first time, `on_answer` of
     each key of which a feed has said all that it knows, or that it cannot tell. `is_own` says of a numeric address
-    whether the router itself listens there: a node there would send each request round and round. `limit` is
-    the pools' (pool.py).
+    whether the router itself listens there: a node there would send each request round and round. `algorithm` is
+    that of pools whose first node names none, `limit` is the pools' (pool.py).
     """
 
     def __init__(
@@ -72,6 +80,7 @@ class Table:
         on_spoken: Callable[[Feed], None] = lambda feed: None,
         on_answer: Callable[[Feed, str], None] = lambda feed, key: None,
         is_own: Callable[[str], bool] = lambda address: False,
+        algorithm: str = algorithmname.DEFAULT,
         limit: int = 0,
         randrange: Callable[[int], int] = randrange,
     ) -> None:
@@ -92,6 +101,7 @@ class Table:
         self.on_spoken = on_spoken
         self.on_answer = on_answer
         self.is_own = is_own
+        self.algorithm = algorithm
         self.limit = limit
         self.randrange = randrange
 
@@ -279,7 +289,7 @@ class Table:
                     self.names[node.host].error = f"{MOST_NAMED} nodes are there by host names, and this is one more"
                     continue  # the next lookup may find room
                 if pool is None:
-                    pool = self.pools[key] = Pool(key, node.algorithm, self.randrange, self.limit)
+                    pool = self.pools[key] = Pool(key, self._algorithm(node, change), self.randrange, self.limit)
                     pool.drained = key in self.drained[1]
                     change.opened = True
                 change.joined.append(self._join(pool, node))
@@ -287,13 +297,36 @@ class Table:
                 if member.node != node:
                     change.changed.append(member)
                     pool.stale = True  # type: ignore[union-attr]  # a member has a pool
+                elif (node.load, node.cores) != (member.node.load, member.node.cores):
+                    self._note_load(change, member)
                 self.named_members += bool(node.host) - bool(member.node.host)
                 member.node = node
         if pool is not None and not pool.members:
             del self.pools[key]
             change.closed = True
-        if change.joined or change.left or change.changed:
+        if change.joined or change.left or change.changed or change.loads:
             self.on_change(change)
+
+    def _algorithm(self, node: Node, change: Change) -> str:
+        """That of a pool which this node opens. A name that nobody knows costs the node nothing."""
+        if not node.algorithm:
+            return self.algorithm
+        if algorithmname.is_algorithm(node.algorithm):
+            return node.algorithm
+        said_by = next(feed for feed in self.feeds if feed.source == change.source)
+        detail = (
+            f"{node.algorithm!r}, said for {change.key!r} (legal: {algorithmname.LEGAL}), which has {self.algorithm}"
+        )
+        said_by.reject("unknown algorithm", detail)
+        return self.algorithm
+
+    def _note_load(self, change: Change, member: Member) -> None:
+        """The member says something new of its load, which its pool may want to know."""
+        pool = member.pool
+        if pool.algorithm == algorithmname.LOAD:
+            change.loads.append(member)
+            if pool.order is not None:
+                pool.order.changed[member] = None
 
     def _join(self, pool: Pool, node: Node) -> Member:
         endpoint = self.endpoints.get(node.address)

@@ -276,8 +276,9 @@ def lookup(state: State, key: str) -> Json:
 def _next(state: State, key: str) -> list[Member]:
     """The nodes of this key that may get the next request."""
     pool = state.table.pools.get(key)
-    members = pool.members.values() if pool and not pool.drained else ()
-    return in_turn(members, lambda member: turn(member.endpoint, state.now))
+    if pool is None or pool.drained:
+        return []
+    return in_turn(pool.members.values(), lambda member: turn(member.endpoint, state.now), levels=pool.levels)
 
 
 def _outcome(state: State, key: str) -> tuple[str, str, list[str]]:

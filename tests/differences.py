@@ -303,6 +303,28 @@ DIFFERENCES = (
         "3:2 became 1:1.",
     ),
     Difference(
+        "ties",
+        SUBSCRIPTIONS,
+        "wlrc gives nodes that have equally little to do a turn each, whatever their weights.",
+        "They take turns by their weights.",
+        "While it is quiet, the weights did nothing.",
+    ),
+    Difference(
+        "other-keys",
+        SUBSCRIPTIONS,
+        "lrc and wlrc count a node's requests for the one key.",
+        "They count what the node has in flight for all its keys, in the router process that picks.",
+        "A worker that serves several keys is as busy as all of them make it.",
+        test="test_least.py::test_what_other_keys_have_in_flight_counts",
+    ),
+    Difference(
+        "iphash",
+        SUBSCRIPTIONS,
+        "iphash is `wrr` in 2.0, in silence. 2.1 takes the address of the web server that connects, modulo the nodes.",
+        "The client's address, `REMOTE_ADDR`, by a consistent hash.",
+        "All clients of one nginx had one node, and each node that came or went moved nearly everybody.",
+    ),
+    Difference(
         "backup",
         SUBSCRIPTIONS,
         "2.0 takes a backup node for any other.",

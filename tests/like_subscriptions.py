@@ -9,7 +9,7 @@ from functools import partial
 
 from clients import packet, request, subscription
 from like import CLOSED, GET, OPEN_S, REFUSED, A, Case, Stage, case
-from scripted import ScriptedNode, answer, when
+from scripted import ScriptedNode, answer, wait_for, when
 
 NODE = "127.0.0.1:1"
 
@@ -321,7 +321,55 @@ def algorithm(name: str, stage: Stage) -> None:
     stage.leave_out("stats", "log")
 
 
-NOT_YET = [Case(4, f"algorithm_{name}", partial(algorithm, name), ["later"], REFUSED) for name in ("lrc", "wlrc")]
+def held_and_asked(name: str, stage: Stage) -> None:
+    """Four nodes of the weights 1, 1, 2 and 4, each of which may hold a request until all have been seen."""
+    stage.start("--subscription-algo", name)
+    released = threading.Event()
+    for letter, weight in zip(b"ABCD", (1, 1, 2, 4), strict=True):
+        stage.node(when(released, answer(bytes([letter]))), weight=weight)
+    clients = []
+    for count in range(1, 9):
+        clients.append(stage.send(GET))
+        wait_for(lambda: sum(len(node.connections) for node in stage.nodes) == count, f"request {count} to arrive")  # noqa: B023
+    stage.see("in flight", tuple(sorted(len(node.connections) for node in stage.nodes)))
+    released.set()
+    for client in clients:
+        client.recv(1)
+        client.close()
+    stage.leave_out("stats", "node")
+
+
+HELD = [Case(4, f"what_each_node_has_by_{name}", partial(held_and_asked, name)) for name in ("lrc", "wlrc")]
+
+
+def idle_by(name: str, stage: Stage) -> None:
+    stage.start("--subscription-algo", name)
+    for _ in range(3):
+        stage.node()
+    turns = stage.turns(9)
+    stage.see("rounds", tuple("".join(sorted(turns[at : at + 3])) for at in (0, 3, 6)))
+    stage.leave_out("node")
+
+
+IDLE = [Case(4, f"idle_nodes_take_turns_by_{name}", partial(idle_by, name)) for name in ("lrc", "wlrc")]
+
+
+@case(4, why=["ties"], differs={"turns": (4, 6)})
+def idle_nodes_of_weights_3_and_1_by_wlrc(stage: Stage) -> None:
+    stage.start("--subscription-algo", "wlrc")
+    stage.node(weight=3)
+    stage.node()
+    stage.see("turns", stage.turns(8).count("A"))
+    stage.leave_out("stats", "node")
+
+
+@case(4, why=["iphash"], differs={"asked": (3, 1)})
+def the_address_of_a_client_by_iphash(stage: Stage) -> None:
+    stage.start("--subscription-algo", "iphash")
+    for _ in range(3):
+        stage.node()
+    stage.see("asked", len(set(stage.turns(6, request("foo.com", REMOTE_ADDR="10.1.2.3")))))
+    stage.leave_out("stats", "node")
 
 
 @case(4, why=["unknown-words"], differs=REFUSED)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.balance import ALGORITHMS, LAP_TURNS, laps
+from router.balance import LAP_TURNS, laps, wrr
 from router.endpoint import LIVE, TRIAL, TRYING, Endpoint
 from router.node import Node
 from router.pool import Pool
@@ -151,6 +151,7 @@ def test_avoiding_the_heaviest_finds_the_lightest_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["", "lrc2", "WRR"])
 def test_an_unknown_algorithm_is_the_default(name: str) -> None:
-    _, pool = pool_of(Node(":1", algorithm=name))
+    table, pool = pool_of(Node(":1", algorithm=name))
     assert pool.algorithm == "wrr"
-    assert pool.pick is ALGORITHMS["wrr"]
+    assert pool.pick is wrr
+    assert table.feeds[0].rejected["unknown algorithm"] == bool(name)

@@ -26,6 +26,7 @@ class Unread(Child):
         self.news = gevent.event.Event()
         self.told = True
         self.keys = {}
+        self.loads = {}
         self.health = {}
         self.unknown = {}
         self.orders = {}
@@ -37,6 +38,9 @@ class Unread(Child):
 
     def kill(self) -> None:
         self.kills += 1
+
+    def warming_left(self) -> float:
+        return 0.0
 
     def message(self) -> dict[str, Any]:
         return self._news()
@@ -183,3 +187,30 @@ def test_a_key_that_is_known_by_now_is_not_told_as_unknown(unread: Unread) -> No
     unread.note_unknown("bar.com")
     unread.feed.announce("foo.com", Node(":1"))
     assert unread.message()["unknown"] == ["bar.com"]
+
+
+def test_loads_are_told_one_by_one_and_of_a_new_key_all() -> None:
+    unread = Unread()
+    unread.table.algorithm = "load"
+    unread.feed.set("foo.com", [Node(":1", load=3, cores=2), Node(":2")])
+    unread.feed.set("bar.com", [Node(":1", algorithm="wrr")])
+    message = unread.message()
+    assert sorted(message["loads"]) == [["foo.com", ":1", 3, 2], ["foo.com", ":2", 0, 0]]
+    for load in (4, 5):
+        unread.feed.announce("foo.com", Node(":2", load=load))
+        unread.feed.announce("bar.com", Node(":1", load=load, algorithm="wrr"))
+    assert unread.message() == {"loads": [["foo.com", ":2", 5, 0]]}
+    unread.feed.announce("foo.com", Node(":2", load=6))
+    unread.feed.withdraw("foo.com", ":2")
+    assert unread.message()["loads"] == [["foo.com", ":1", 3, 2]]
+    assert unread._whole_table()["loads"] == [["foo.com", ":1", 3, 2]]
+
+
+def test_each_node_is_told_with_the_algorithm_of_its_pool() -> None:
+    unread = Unread()
+    unread.feed.announce("foo.com", Node(":1", algorithm="lrc"))
+    unread.feed.announce("foo.com", Node(":2"))
+    unread.feed.announce("bar.com", Node(":3"))
+    unread.feed.announce("bar.com", Node(":4", algorithm="lrc"))
+    told = {key: [unpack_node(node).algorithm for node in nodes] for key, nodes, _ in unread.message()["set"]}
+    assert told == {"foo.com": ["lrc", "lrc"], "bar.com": ["", ""]}

@@ -75,8 +75,9 @@ def test_keys(tags: tuple[str, ...], meta: dict[str, str] | None, keys: list[str
 @pytest.mark.parametrize("where", ["tags", "meta"])
 def test_how_a_node_wants_to_be_used(where: str) -> None:
     said = {"uwsgi-weight": "3", "uwsgi-backup": "1", "uwsgi-modifier1": "5", "uwsgi-modifier2": "255"}
+    said["uwsgi-algorithm"] = "lrc"
     tags = ("uwsgi", *(f"{name}={value}" for name, value in said.items())) if where == "tags" else ("uwsgi",)
-    node = Node("10.0.0.5:3031", weight=3, backup=1, modifier1=5, modifier2=255)
+    node = Node("10.0.0.5:3031", weight=3, backup=1, modifier1=5, modifier2=255, algorithm="lrc")
     assert pools(instance(tags=tags, meta=said if where == "meta" else None)) == {"app": [node]}
 
 
@@ -151,6 +152,7 @@ def test_a_proxy_that_inherits_the_tags_is_no_node(kind: str) -> None:
         (instance(meta={"uwsgi-weight": ""}), "uwsgi-weight '' is no number"),
         (instance(meta={"uwsgi-weight": "65536"}), "uwsgi-weight '65536' is no number from 0 to 65535"),
         (instance(meta={"uwsgi-backup": "-1"}), "uwsgi-backup '-1' is no number"),
+        (instance(meta={"uwsgi-algorithm": "fair"}), "uwsgi-algorithm 'fair' is no algorithm (legal: wrr, lrc, "),
         (instance(meta={"uwsgi-modifier1": "256"}), "uwsgi-modifier1 '256' is no number from 0 to 255"),
         (instance(tags=("uwsgi", "uwsgi-modifier2=²")), "uwsgi-modifier2 '²' is no number"),
         (instance(Weights=[1]), "Weights is a list"),

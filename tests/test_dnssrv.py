@@ -467,3 +467,14 @@ def test_it_is_installed() -> None:
         assert isinstance(source, Dns)
         assert source.name == name
         assert source.on_demand is ("foo" not in text)
+
+
+def test_the_nodes_take_turns_as_the_url_says() -> None:
+    names = Names("dns:///_uwsgi._tcp.foo.com?algorithm=iphash")
+    names.says["_uwsgi._tcp.foo.com"] = Found((Node("10.0.0.1:1"), Node("10.0.0.2:1")), 10)
+    names.dns._begin(names.feed)
+    names.turn()
+    assert (names.addresses("foo.com"), names.table.pools["foo.com"].algorithm) == (
+        ["10.0.0.1:1", "10.0.0.2:1"],
+        "iphash",
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clients import announce, ask, packet, read_to_end, request
 from one_router import OneRouter, asking, refused_address, waits
 from router import view
-from router.key import find_key, find_path
+from router.key import find_key, find_var
 from router.keyrules import KeyRules, mounted, normalised
 from router.lookups import ANY, HOSTS
 from router.node import Node
@@ -100,7 +100,7 @@ VALUES = st.one_of(st.binary(max_size=20), st.sampled_from([b"", b"\t\0PATH_INFO
 def test_the_last_path_counts_and_no_value_is_taken_for_one(vars: Vars) -> None:
     data = build(vars)
     last = [value for name, value in parse(data).vars if name == b"PATH_INFO"][-1:]
-    assert find_path(data, len(data)) == b"".join(last)
+    assert find_var(data, len(data), b"PATH_INFO") == b"".join(last)
 
 
 def test_a_key_is_read_with_its_path_where_there_are_mountpoints_and_never_without_a_host() -> None:

@@ -17,7 +17,7 @@ def test_a_whole_file() -> None:
 # who serves what
 
 foo.com  10.0.0.5:3031\tweight=3   # the large one
-foo.com  /run/foo.sock  backup=1 modifier1=7 modifier2=255
+foo.com  /run/foo.sock  backup=1 modifier1=7 modifier2=255 algorithm=hash:HTTP_X_USER
 \t bar.com:8080 app.internal:3031
 b%C3%BCcher.de [::1]:3031 #
 bücher.de @abstract
@@ -27,7 +27,7 @@ c#d 10.0.0.5:3031"""
     assert parse(text.encode()) == {
         "foo.com": [
             Node("10.0.0.5:3031", weight=3),
-            Node("/run/foo.sock", backup=1, modifier1=7, modifier2=255),
+            Node("/run/foo.sock", backup=1, modifier1=7, modifier2=255, algorithm="hash:HTTP_X_USER"),
         ],
         "bar.com:8080": [Node("app.internal:3031")],
         "bücher.de": [Node("[::1]:3031"), Node("@abstract")],
@@ -63,10 +63,14 @@ def test_a_key_may_be_any_bytes() -> None:
         ("a :1 weight=0", "weight=0: out of range (legal: 1 to 2147483647): 'a :1 weight=0'"),
         ("a :1 weight=", "weight=: a number is missing (legal: 1 to 2147483647)"),
         ("a :1 backup=-1", "backup=-1: out of range (legal: 0 to 2147483647)"),
+        ("a :1 algorithm=fair", "algorithm=fair: no algorithm (legal: wrr, lrc, "),
         ("a :1 modifier1=256", "modifier1=256: out of range (legal: 0 to 255)"),
         ("a :1 modifier2=x", "modifier2=x: not a whole number (legal: 0 to 255)"),
         ("a :1 weight=1 weight=1", "weight is there twice"),
-        ("a :1 colour=1", "setting 'colour=1' is not known (known: weight=N, backup=N, modifier1=N, modifier2=N)"),
+        (
+            "a :1 colour=1",
+            "setting 'colour=1' is not known (known: weight=, backup=, modifier1=, modifier2=, algorithm=)",
+        ),
         ("a :1 :2", "setting ':2' is not known"),
         ("a :1#b", "address ':1#b': "),
         ("100% :1", "'%' is no byte (a percent sign itself is %25)"),

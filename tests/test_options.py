@@ -210,6 +210,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "wildcard_keys": ("true", True),
     "subscription_dotsplit": ("true", True),
     "subscription_fallback_key": ("all.com", "all.com"),
+    "algorithm": ("hash:HTTP_X_USER", "hash:HTTP_X_USER"),
     "max_keys": ("1", 1),
     "max_nodes": ("10000000", 10_000_000),
     "connect_timeout": ("2", 2),
@@ -827,8 +828,8 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 REFUSED = """
     fastrouter-zerg fastrouter-resubscribe fastrouter-resubscribe-bind fastrouter-emperor-socket
     fastrouter-defer-connect-timeout subscriptions-sign-check subscriptions-sign-check-tolerance
-    subscriptions-sign-skip-uid subscriptions-credentials-check subscriptions-use-credentials subscription-algo
-    immediate-uid chroot log-syslog pause
+    subscriptions-sign-skip-uid subscriptions-credentials-check subscriptions-use-credentials immediate-uid chroot
+    log-syslog pause
 """
 
 
@@ -852,8 +853,14 @@ def test_their_plain_spellings_are_refused_too(line: str) -> None:
 
 
 def test_what_is_refused_may_stand_there_when_it_asks_for_nothing() -> None:
-    assert warnings_of("drop-after-init = false", "jailed = 0", "subscription-algo = wrr") == []
-    assert ini_refusal("subscription-algo = lrc").endswith("algo is not supported yet by gfrouter 0.1.0")
+    assert warnings_of("drop-after-init = false", "jailed = 0") == []
+    assert ini_refusal("subscriptions-sign-check = x").endswith("check is not supported yet by gfrouter 0.1.0")
+
+
+@pytest.mark.parametrize("name", ["fair", "", "WRR", "hash", "hash:", "hash:A B", f"hash:{'X' * 65}"])
+def test_an_unknown_algorithm_is_refused_with_the_legal_ones(name: str) -> None:
+    legal = "no algorithm (legal: wrr, lrc, wlrc, iphash, p2c, load or hash:VAR)"
+    assert ini_refusal(f"subscription-algo = {name}").endswith(legal)
 
 
 @pytest.mark.parametrize("name", ["uid", "gid"])

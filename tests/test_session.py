@@ -46,7 +46,7 @@ def busy_for_a_moment(asked: list[Session], meanwhile: Callable[[Session], objec
     engine = SimpleNamespace(
         requests=0,
         rules=NO_RULES,
-        pools={"foo.com": SimpleNamespace(hits=0, pick=lambda pool, avoid: next(answers))},
+        pools={"foo.com": SimpleNamespace(hits=0, pick=lambda pool, avoid, session: next(answers))},
         complaints=SimpleNamespace(count=lambda kind: None),
         health=SimpleNamespace(unanswered=lambda session, member: None),
         queues=SimpleNamespace(enter=lambda session, pool: False),

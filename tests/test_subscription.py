@@ -569,4 +569,4 @@ def test_a_senders_path_forges_no_line(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_an_algorithm_of_thousands_of_bytes_is_not_kept(announced: Announced) -> None:
     announced.take(packet(algo="x" * 3000))
-    assert [len(node.algorithm) for node in announced.nodes()] == [16]
+    assert [len(node.algorithm) for node in announced.nodes()] == [80]

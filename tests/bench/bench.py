@@ -2,9 +2,9 @@
 
 Each case is measured over several starts of both routers (measure.py says how). A ratio is B over A within
 one comparison; the table shows the medians of all comparisons, and the least and the greatest ratio.
-The cases `flood` (flooded.py), `table` (table.py) and `changes` (changes.py) have tables of their own. Ends with 1 if a
-request failed, the headline's CPU ratio passes CPU_LIMIT, or one of these three took more than its limits say, with 2
-if it could not measure.
+The cases `flood` (flooded.py), `table` (table.py), `picks` (picks.py) and `changes` (changes.py) have tables of their
+own. Ends with 1 if a request failed, the headline's CPU ratio passes CPU_LIMIT, or one of these took more than its
+limits say, with 2 if it could not measure.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import changes
 import flooded
+import picks
 import table
 from flooded import FloodResult
 from measure import Bench, BenchError, Case, Figure, Pair, Quad, Router
@@ -117,7 +118,7 @@ def parse_arguments() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help=f"only the headline, {HEADLINE}")
-    everything = [*CASES, flooded.NAME, table.NAME, changes.NAME]
+    everything = [*CASES, flooded.NAME, table.NAME, picks.NAME, changes.NAME]
     parser.add_argument("--case", action="append", choices=everything, help="only this case; repeatable")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"starts of both routers ({ROUNDS})")
     parser.add_argument("--seconds", type=float, default=RUN_SECONDS, help=f"of a single run ({RUN_SECONDS})")
@@ -182,12 +183,13 @@ def main() -> int:
                 print(result.row(), flush=True)
         flood = run_flood(bench, pair, arguments)
     tables = table.measured() if table.NAME in arguments.cases else None
+    picked = picks.measured() if picks.NAME in arguments.cases else None
     changed = changes.measured() if changes.NAME in arguments.cases else None
-    if not results and not flood and not tables and not changed:
+    if not results and not flood and not tables and not picked and not changed:
         raise BenchError("no case was measured")
     limited = pair[1].name == "gfrouter"
     found = faults(results, limited)
-    parts = [part for part in (flood, tables, changed) if part]
+    parts = [part for part in (flood, tables, picked, changed) if part]
     for part in parts:
         found += part.faults(limited)
     if arguments.json:
@@ -195,7 +197,7 @@ def main() -> int:
             "routers": [asdict(router) for router in pair],
             "results": [asdict(r) for r in results],
         }
-        others = {flooded.NAME: flood, table.NAME: tables, changes.NAME: changed}
+        others = {flooded.NAME: flood, table.NAME: tables, picks.NAME: picked, changes.NAME: changed}
         shown |= {name: part and asdict(part) for name, part in others.items()}
         print(json.dumps({**shown, "faults": found}, indent=1))
     else:
