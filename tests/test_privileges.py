@@ -58,6 +58,7 @@ def test_all_processes_are_of_that_user_and_serve(words: list[str], expected: ob
         assert ask(router.address, GET) == HELLO
         assert [ids(pid) for pid in (router.pid, *children(router.pid))] == [expected] * 3
         assert bool(router.line("WARNING: you are running uWSGI as root")) == (words[0] == "--gid")
+        assert os.stat(f"/proc/{router.pid}/fd").st_uid == ids(router.pid)["Uid"][0], "or starting a router takes long"
         stats = router.stats()
         assert (stats["uid"], stats["gid"]) == (os.stat(f"/proc/{router.pid}").st_uid, ids(router.pid)["Gid"][0])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,16 @@ def test_a_mask_is_set_before_anything_is_bound(folders: tuple[Path, Path]) -> N
     before, _ = folders
     with Router(umask="007", address=str(before / "sock")):
         assert (before / "sock").stat().st_mode & 0o777 == 0o770
+
+
+def test_a_signal_waits_from_the_pidfile_on_until_the_supervisor_hears_it(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from contextlib import ExitStack; from router.handover import Estate; "
+        "from router.options import Options; from router.settle import settle; "
+        f"settle(Options(pidfile={str(tmp_path / 'pid')!r}), ExitStack(), Estate()); "
+        f"pid = int(open({str(tmp_path / 'pid')!r}).read()); "
+        "[os.kill(pid, number) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)]; "
+        "print(*sorted(signal.sigpending()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == f"{signal.SIGHUP:d} {signal.SIGUSR1:d} {signal.SIGTERM:d}\n"
