@@ -115,10 +115,10 @@ def find_var(data: bytes, end: int, name: bytes) -> bytes:
             at += size + value_size + 4
         if at != hint:  # a value that looks like a var, or a name of 256 bytes and more
             return dict(iter_vars(data, end)).get(name, b"")
+        value_at = at + 4 + len(name)
+        return data[value_at : value_at + data[value_at - 2] + (data[value_at - 1] << 8)]
     except (IndexError, StructError, PacketError):
         return b""
-    value_at = at + 4 + len(name)
-    return data[value_at : value_at + data[value_at - 2] + (data[value_at - 1] << 8)]
 
 
 def is_host(key: str) -> bool:
