@@ -53,9 +53,7 @@ CORE_REFUSED = """
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
 
     subscription-algo= subscription-dotsplit subscription-mountpoint= subscription-mountpoints=
-    subscription-vassal-required subscriptions-sign-check=
-    subscriptions-sign-check-tolerance= subscriptions-sign-skip-uid= subscriptions-credentials-check=
-    subscriptions-use-credentials
+    subscription-vassal-required
 """
 
 CORE_WORKER = """

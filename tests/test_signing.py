@@ -123,7 +123,7 @@ def pem_of(key: object) -> bytes:
         (PUBLIC[RSA][:100], "no public key in PEM"),
         (pem_of(ed25519.Ed25519PrivateKey.generate()), "a key that is neither RSA nor EC"),
     ],
-    ids=str,
+    ids=["empty", "a word", "noise", "private", "cut", "Ed25519"],
 )
 def test_what_is_no_public_key_says_so(pem: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
