@@ -59,8 +59,8 @@ class Announcement:
     vassal: str = ""
     clear: bool = False
 
-    def node(self, heard: float) -> Node:
-        """The node that it describes; `heard` in unix seconds."""
+    def node(self, heard: float, sender: tuple[int, int, int] = (0, 0, 0)) -> Node:
+        """The node that it describes; `heard` in unix seconds, `sender` are pid, uid and gid."""
         return Node(
             self.address,
             weight=max(1, self.weight),
@@ -74,6 +74,9 @@ class Announcement:
             cores=self.cores,
             load=self.load,
             last_check=heard,
+            pid=sender[0],
+            uid=sender[1],
+            gid=sender[2],
         )
 
 

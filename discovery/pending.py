@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Any
 
+from discovery.credentials import Credentials
+
+Heard = tuple[bytes, Any, Credentials | None]  # a datagram, its sender as recvfrom says it, and whose it is
+
 
 class Pending:
     """A queue for each host, "" for unix sockets; `len` counts datagrams. A sender is what recvfrom says."""
 
     def __init__(self) -> None:
-        self._queues: OrderedDict[str, deque[tuple[bytes, Any]]] = OrderedDict()  # whose turn it is comes first
+        self._queues: OrderedDict[str, deque[Heard]] = OrderedDict()  # whose turn it is comes first
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def add(self, host: str, datagram: bytes, sender: Any) -> None:
-        self._queues.setdefault(host, deque()).append((datagram, sender))
+    def add(self, host: str, heard: Heard) -> None:
+        self._queues.setdefault(host, deque()).append(heard)
         self._size += 1
 
-    def take(self) -> tuple[bytes, Any]:
-        """The next one, and who sent it. KeyError if there is none."""
+    def take(self) -> Heard:
+        """The next one. KeyError if there is none."""
         host, queue = self._queues.popitem(last=False)
         taken = queue.popleft()
         self._size -= 1

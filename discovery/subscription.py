@@ -28,9 +28,12 @@ from typing import Any
 
 from gevent.socket import wait_read
 
+from discovery import credentials
 from discovery.ack import acknowledge
+from discovery.admission import Admission
 from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementError, parse_announcement
-from discovery.pending import Pending
+from discovery.credentials import Credentials
+from discovery.pending import Heard, Pending
 from discovery.quota import Quota
 from discovery.sender import from_sender, host_and_port, shown
 from discovery.settings import Settings, parse_url
@@ -47,6 +50,7 @@ STEP = 250  # datagrams, after which it is looked who floods
 BATCH = 50  # announcements to act on, or nodes to expire, a turn: 3 ms, which all others can wait
 NAMES = 250  # nodes by host name that one sending host may bring; the table keeps four times as many names
 PENDING = 20_000  # datagrams that were read and not acted on yet; 5 MB of usual ones, 82 of the largest
+SIGNED_BATCH = 15  # the same where signatures are verified: 2 ms with usual keys, 15 with slow ones
 FLOOD_PATIENCE = 5.0  # seconds that a sweep waits for the socket to run dry; more than a late one is late
 
 
@@ -54,6 +58,8 @@ FLOOD_PATIENCE = 5.0  # seconds that a sweep waits for the socket to run dry; mo
 PASSING = frozenset(
     (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOBUFS, errno.ENOMEM)
 )
+
+NOBODY = (0, 0, 0)  # pid, uid and gid of a sender of whom nothing is known
 
 Place = tuple[str, str]  # key and address; or, for who has no address, key and vassal
 
@@ -83,6 +89,9 @@ class Subscription:
         self.address = net.bound_name(self.socket)
         self.name = f"subscription@{self.address}"
         self.quota = Quota(self.socket, self.options.quota)
+        self._admission = Admission(self.options, wall)
+        if self.options.use_credentials:
+            credentials.ask_for(self.socket)
         self._listened = Listened(clock, SWEEP_EVERY)
         self._wall = wall
         self._pending = Pending()
@@ -104,11 +113,14 @@ class Subscription:
         self.socket.close()
 
     def remember(self) -> dict[str, Any]:
-        """Who has brought the nodes by host name, so that a restart gives nobody room for more of them."""
-        return {"named": [[*place, host] for place, host in self._named.items()]}
+        """Who has brought the nodes by host name, so that a restart gives nobody room for more of them; and what was
+        signed when, so that it makes nothing that was overheard good again.
+        """
+        return {"named": [[*place, host] for place, host in self._named.items()], **self._admission.remember()}
 
     def recall(self, slices: Mapping[str, Mapping[str, Node]], memory: object) -> None:
         """These nodes are served from before the start, as if they had announced themselves just now."""
+        self._admission.recall(memory)
         now = self._listened()
         for key, nodes in slices.items():
             for address, node in nodes.items():
@@ -125,7 +137,7 @@ class Subscription:
         """Read what waits, act on BATCH of it; expire the silent when it is time and nothing is left. Never waits."""
         now = self._listened()
         dry = self._receive(feed, now)
-        for _ in range(min(BATCH, len(self._pending))):
+        for _ in range(min(SIGNED_BATCH if self.options.sign_check else BATCH, len(self._pending))):
             self._understand(feed, *self._pending.take(), now)
         overdue = now - self._sweep_at
         due = overdue >= FLOOD_PATIENCE or (dry and not self._pending and overdue >= 0)
@@ -155,12 +167,12 @@ class Subscription:
 
     def _read(self, feed: Feed, now: float) -> bool:
         """Take in STEP datagrams or fewer, but for those beyond their sender's quota; True when there were no more."""
-        recvfrom, admits, add = self.socket.recvfrom, self.quota.admits, self._pending.add
+        admits, allows, add = self.quota.admits, self._admission.allows, self._pending.add
+        receive = self._receive_with_credentials if self.options.use_credentials else self._receive_plainly
         dry, dropped = False, 0
         for _ in range(STEP):
             try:
-                # One byte more than may come tells an oversized datagram from the largest.
-                datagram, sender = recvfrom(LARGEST_DATAGRAM + 1)
+                heard = receive()
             except BlockingIOError:
                 dry = True
                 break
@@ -169,26 +181,36 @@ class Subscription:
                     raise
                 feed.reject("receive error", str(error))
                 continue
-            host, port = host_and_port(sender)
-            if admits(host, port, now):
-                add(host, datagram, sender)
-            else:
+            host, port = host_and_port(heard[1])
+            if not admits(host, port, now):
                 dropped += 1
-                loud = sender
+                loud = heard[1]
+            elif not allows(host):
+                feed.reject("not allowed", f"from {shown(heard[1])}")
+            else:
+                add(host, heard)
         if dropped:
             feed.reject("over the quota", f"the last one from {shown(loud)}", dropped)
         return dry
 
-    def _understand(self, feed: Feed, datagram: bytes, sender: Any, now: float) -> None:
+    def _receive_plainly(self) -> Heard:
+        # One byte more than may come tells an oversized datagram from the largest.
+        return *self.socket.recvfrom(LARGEST_DATAGRAM + 1), None
+
+    def _receive_with_credentials(self) -> Heard:
+        return credentials.receive(self.socket, LARGEST_DATAGRAM + 1)
+
+    def _understand(self, feed: Feed, datagram: bytes, sender: Any, whose: Credentials | None, now: float) -> None:
         try:
             said = parse_announcement(datagram)
+            self._admission.judge(said, datagram, whose)
             if self.options.address == "sender":
                 said = from_sender(said, sender)
-            self._act(feed, said, host_and_port(sender)[0], now)
+            self._act(feed, said, host_and_port(sender)[0], whose, now)
         except AnnouncementError as error:
             feed.reject(error.reason, f"{error} (from {shown(sender)})")
 
-    def _act(self, feed: Feed, said: Announcement, host: str, now: float) -> None:
+    def _act(self, feed: Feed, said: Announcement, host: str, whose: Credentials | None, now: float) -> None:
         place, vassal = (said.key, said.address), (said.key, said.vassal)
         if not said.subscribe:
             if self._heard.pop(place, None) is not None:
@@ -208,15 +230,15 @@ class Subscription:
             _log("[uwsgi-subscription for pid %d] %s => cleared address for vassal node: %s", vassal)
             self._keep_inactive(feed, vassal, now)
         else:
-            self._announce(feed, said, host, now)
+            self._announce(feed, said, host, whose, now)
 
-    def _announce(self, feed: Feed, said: Announcement, host: str, now: float) -> None:
+    def _announce(self, feed: Feed, said: Announcement, host: str, whose: Credentials | None, now: float) -> None:
         place, vassal = (said.key, said.address), (said.key, said.vassal)
         known = self._heard.pop(place, None) is not None
         self._forget_vassal(feed, place)  # it may have another one's name now
         named = not known and self._is_named(said.address, host)
         self._heard[place] = now  # first: whatever becomes of it, it must fall due
-        if not feed.announce(said.key, said.node(self._wall())):
+        if not feed.announce(said.key, said.node(self._wall(), whose or NOBODY)):
             del self._heard[place]
             return
         if named:
@@ -288,6 +310,7 @@ class Subscription:
 
     def _sweep(self, feed: Feed, now: float) -> bool:
         """Withdraw BATCH nodes at most that were silent for more than the tolerance; True if no more were."""
+        self._admission.tidy()
         if lost := self.quota.dropped():
             feed.reject(
                 "dropped by the kernel", "a sender over its quota, or more at once than there is room for", lost

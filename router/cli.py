@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic, time
 from typing import Protocol, cast, runtime_checkable
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from router import __version__, commands, daemon, mappers, net, privileges
 from router.attached import Attachments
@@ -229,8 +229,16 @@ def subscription(server: socket.socket, options: Options) -> Listening:
         "tolerance-inactive": options.subscription_tolerance_inactive,
         "quota": options.subscription_quota,
         "address": options.subscription_address,
+        "allow": options.subscription_allow,
+        "sign-check": options.subscriptions_sign_check or (),
+        "sign-check-tolerance": options.subscriptions_sign_check_tolerance,
+        "sign-skip-uid": options.subscriptions_sign_skip_uid,
+        "use-credentials": options.subscriptions_use_credentials,
+        "credentials-check": options.subscriptions_credentials_check,
+        "mountpoints": options.subscription_mountpoints > 0,
     }
-    url = f"fd://{server.fileno()}?{urlencode(settings)}"
+    query = urlencode(settings, doseq=True, safe="/:", quote_via=quote, errors="surrogateescape")
+    url = f"fd://{server.fileno()}?{query}"
     source = cast(Listening, load_source(SUBSCRIPTION)(url))
     log.info("uWSGI fastrouter subscription server bound on %s fd %d", source.address, server.fileno())
     return source

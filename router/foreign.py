@@ -52,9 +52,7 @@ CORE_REFUSED = """
     attach-control-daemon= attach-daemon2= smart-attach-daemon= smart-attach-daemon2=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
 
-    subscription-vassal-required subscriptions-sign-check=
-    subscriptions-sign-check-tolerance= subscriptions-sign-skip-uid= subscriptions-credentials-check=
-    subscriptions-use-credentials
+    subscription-vassal-required
 """
 
 CORE_WORKER = """

@@ -8,14 +8,19 @@ from typing import Literal
 from router.algorithmname import DEFAULT, algorithm_name
 from router.entry import option
 from router.values import (
+    LARGEST_UID,
     MAX_MOUNTPOINTS,
     MAX_NODES,
     MAX_QUOTA,
+    MAX_SECONDS,
     base,
     cache_file,
     code_string,
+    digest_and_folder,
     flag,
+    folder_prefix,
     key,
+    network,
     node_address,
     one_of,
     pattern,
@@ -52,6 +57,36 @@ class NodeOptions:
         1000, whole(0, MAX_QUOTA), SUBSCRIPTIONS, "N",
         "take so many announcements a second from one port, and four times as many from one host; 0 = no limit",
         plain="subscription-quota", ours=True,
+    )  # fmt: skip
+    subscription_allow: tuple[str, ...] = option(
+        (), network, SUBSCRIPTIONS, "CIDR",
+        "take announcements over UDP from this network alone; unix sockets are not concerned; repeatable",
+        plain="subscription-allow", ours=True,
+    )  # fmt: skip
+    subscriptions_sign_check: str = option(
+        "", digest_and_folder, SUBSCRIPTIONS, "DIGEST:DIR",
+        "take what is signed by the owner of the public key DIR/KEY.pem alone, as in SHA256:/etc/gfrouter/keys",
+        plain="subscriptions-sign-check", uwsgi="subscriptions-sign-check",
+    )  # fmt: skip
+    subscriptions_sign_check_tolerance: int = option(
+        86_400, whole(0, MAX_SECONDS, "seconds"), SUBSCRIPTIONS, "SECONDS",
+        "how old a signed announcement may be, or how far ahead",
+        plain="subscriptions-sign-check-tolerance", uwsgi="subscriptions-sign-check-tolerance",
+    )  # fmt: skip
+    subscriptions_sign_skip_uid: tuple[int, ...] = option(
+        (), whole(1, LARGEST_UID), SUBSCRIPTIONS, "UID",
+        "this user needs no signature, through a unix socket with subscriptions-use-credentials; repeatable",
+        plain="subscriptions-sign-skip-uid", uwsgi="subscriptions-sign-skip-uid",
+    )  # fmt: skip
+    subscriptions_use_credentials: bool = option(
+        False, flag, SUBSCRIPTIONS, "",
+        "have the kernel say who sends an announcement, and take none of which it does not: unix sockets only",
+        plain="subscriptions-use-credentials", uwsgi="subscriptions-use-credentials",
+    )  # fmt: skip
+    subscriptions_credentials_check: tuple[str, ...] = option(
+        (), folder_prefix, SUBSCRIPTIONS, "DIR/",
+        "take announcements of a key from the owner and group of the file DIR/KEY alone; repeatable",
+        plain="subscriptions-credentials-check", uwsgi="subscriptions-credentials-check",
     )  # fmt: skip
     discovery: tuple[str, ...] = option(
         (), source_names, DISCOVERY, "NAME|URL",

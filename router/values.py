@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from grp import getgrnam
+from ipaddress import ip_network
 from pwd import getpwnam
 
 from router.address import AddressError, Local, Shared, parse_local
@@ -27,6 +28,7 @@ MAX_QUOTA = 1_000_000
 MAX_SOCKETS = 9999
 MAX_MOUNTPOINTS = 16
 MAX_BYTES = 2**50
+LARGEST_UID = 2**32 - 2  # the next one means nobody
 LAZY_MODE = 0o666
 
 TRUE_WORDS = ("true", "on", "yes", "1")
@@ -107,6 +109,29 @@ def key(text: str) -> str:
     """A key as packets name it."""
     if not 0 < len(os.fsencode(text)) < 256:
         raise ValueError("a key has 1 to 255 bytes")
+    return text
+
+
+def network(text: str) -> str:
+    """An IP network, or one host."""
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"no network: {error} (legal: 10.0.0.0/8, fd00::/8 or one address)") from None
+
+
+def digest_and_folder(text: str) -> str:
+    """DIGEST:DIR; which digests there are the subscriptions know."""
+    digest, _, folder = text.partition(":")
+    if not digest or not folder:
+        raise ValueError("no digest and folder (legal: DIGEST:DIR, as in SHA256:/etc/uwsgi/keys)")
+    return text
+
+
+def folder_prefix(text: str) -> str:
+    """The beginning of paths."""
+    if not text or "\0" in text:
+        raise ValueError("a folder is missing")
     return text
 
 

@@ -45,11 +45,13 @@ class Announced:
         *,
         max_keys: int = UNLIMITED,
         max_nodes: int = UNLIMITED,
-        **settings: int | str,
+        wall: float = UNIX_SECONDS + 0.9,
+        **settings: Any,
     ) -> None:
         self.now = 5000.0
-        query = urlencode({name.replace("_", "-"): value for name, value in settings.items()})
-        self.source = Subscription(f"{url}?{query}", clock=lambda: self.now, wall=lambda: UNIX_SECONDS + 0.9)
+        self.wall = wall
+        query = urlencode({name.replace("_", "-"): value for name, value in settings.items()}, doseq=True)
+        self.source = Subscription(f"{url}?{query}", clock=lambda: self.now, wall=lambda: self.wall)
         self.table = Table()
         self.feed = self.table.feed(self.source.name, max_keys, max_nodes)
         self.senders: list[socket.socket] = []

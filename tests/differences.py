@@ -640,6 +640,41 @@ DIFFERENCES = (
         test="test_end_to_end_flood.py::test_floods_from_many_addresses_end_at_the_limits",
     ),
     Difference(
+        "overheard",
+        SUBSCRIPTIONS,
+        "A signed announcement is compared with the one that created its node, a farewell with none, and both with "
+        "nothing once the node has left; the future is accepted.",
+        "Each is compared with the last accepted one of its key and address, also after the node has left and after a "
+        "restart with a `state-file`. Beyond the tolerance, the future is refused like the past.",
+        "Who overhears one datagram could take a worker out, or bring it back after its end.",
+        test="test_end_to_end_signed.py::test_each_packet_has_the_fastrouters_outcome_or_a_better_one",
+    ),
+    Difference(
+        "signed-processes",
+        SUBSCRIPTIONS,
+        "With several processes, only the one that took a signed announcement knows of it.",
+        "Every process does.",
+        "Most requests were closed.",
+        test="test_end_to_end_signed.py::test_a_real_worker_that_signs_is_served_by_every_process_and_leaves",
+    ),
+    Difference(
+        "credentials",
+        SUBSCRIPTIONS,
+        "`subscriptions-credentials-check` takes who sends without credentials for root, does not look at farewells, "
+        "and a key with `..` in it leads out of the folder.",
+        "Without credentials nobody passes; farewells are checked as well; no key leads out.",
+        "It could be passed by everybody who knew how.",
+        test="test_admission.py::test_without_credentials_nobody_passes_the_check_and_a_line_says_so",
+    ),
+    Difference(
+        "digests",
+        SUBSCRIPTIONS,
+        "A digest that does not sign, as SHAKE128, is taken, and then refuses every announcement.",
+        "It is an error at the start, as are RIPEMD160, BLAKE2 and MD5-SHA1.",
+        "A slip is found where it is made.",
+        test="test_signing.py::test_a_digest_that_cannot_be_is_named_with_those_that_can",
+    ),
+    Difference(
         "notify",
         SUBSCRIPTIONS,
         "`notify` is the path of a unix datagram socket.",

@@ -40,11 +40,14 @@ TESTS = Path(__file__).parent
 CONTRIB = TESTS.parent / "contrib"
 FASTROUTER = os.environ.get("GFROUTER_TEST_ROUTER") == "fastrouter"
 UWSGI = Path(sys.executable).with_name("uwsgi")
+# The same compiled with TLS, for signed announcements.
+SIGNING_UWSGI = TESTS.parent / "build" / "peers" / "uwsgi" / "bin" / "uwsgi"
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 # Options without fastrouter- before them, and those that uWSGI does not have.
 CORE = {
     "chmod_socket", "chown_socket", "freebind", "ini", "reuse_port", "shared_socket", "stats_http",
-    "subscription_tolerance", "subscription_tolerance_inactive", "vacuum",
+    "subscription_tolerance", "subscription_tolerance_inactive", "subscriptions_sign_check",
+    "subscriptions_use_credentials", "vacuum",
 }  # fmt: skip
 OURS_ALONE = {entry.field for entry in TABLE if entry.ours}
 
@@ -54,6 +57,9 @@ NEW_NODE = " => new node: "  # in the log line of an announcement
 # its use, and in blocks, so that no other test process does: several runs may share a machine.
 FIRST_PORT, PORTS, BLOCK = 10_000, 22_000, 200
 
+needs_signing = pytest.mark.skipif(
+    not SIGNING_UWSGI.exists(), reason="needs a uWSGI with TLS: apt-get install libssl-dev python3-dev; make peers"
+)
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not on PATH: apt-get install nginx")
 
 # Words before a command that give it a network of its own: a loopback that takes IPv4 multicast, and m0 for IPv6, where
@@ -343,7 +349,7 @@ class Router(Process):
 class Worker(Process):
     """A uWSGI worker with worker_app.py that subscribes `key`; it answers under `name` (its address by default).
 
-    `launcher` as for a Router.
+    `launcher` as for a Router. `sign`: DIGEST:PRIVATE.pem, for which `needs_signing` is needed.
     """
 
     def __init__(
@@ -356,15 +362,17 @@ class Worker(Process):
         threads: int = 2,
         options: tuple[str, ...] = (),
         launcher: Sequence[str | Path] = (),
+        sign: str = "",
     ) -> None:
         self.address = address or free_address()
         self.name = name or self.address
+        signed = f",sign={sign}" if sign else ""
         super().__init__(
             *launcher,
-            *(UWSGI, "--master", "--die-on-term", "--need-app", "--disable-logging"),
+            *(SIGNING_UWSGI if sign else UWSGI, "--master", "--die-on-term", "--need-app", "--disable-logging"),
             *("--processes", str(processes), "--threads", str(threads)),
             *("--buffer-size", "65535"),  # uWSGI's own default, a page, is too small for a 32 KiB cookie
-            *("--socket", self.address, "--subscribe2", f"server={server},key={key}", *options),
+            *("--socket", self.address, "--subscribe2", f"server={server},key={key}{signed}", *options),
             *("--wsgi-file", TESTS / "worker_app.py"),
             env={"WORKER_NAME": self.name},
         )

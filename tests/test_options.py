@@ -196,6 +196,12 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscription_tolerance_inactive": ("20", 20),
     "subscription_address": ("sender", "sender"),
     "subscription_quota": ("0", 0),
+    "subscription_allow": ("10.0.0.0/8", ("10.0.0.0/8",)),
+    "subscriptions_sign_check": ("SHA256:/keys", "SHA256:/keys"),
+    "subscriptions_sign_check_tolerance": ("60", 60),
+    "subscriptions_sign_skip_uid": ("1000", (1000,)),
+    "subscriptions_use_credentials": ("true", True),
+    "subscriptions_credentials_check": ("/own/", ("/own/",)),
     "discovery": ("dns", ("dns",)),
     "to": (":1,7", (":1,7",)),
     "use_cache": ("/etc/map", "/etc/map"),
@@ -651,6 +657,17 @@ def test_what_is_no_owner(text: str, message: str) -> None:
     [
         ("fastrouter-subscription-address = container", "unknown word (legal: announced, sender)"),
         ("fastrouter-subscription-quota = -1", "out of range (legal: 0 to 1000000)"),
+        (
+            "fastrouter-subscription-allow = 10.0.0.1/8",
+            "no network: 10.0.0.1/8 has host bits set (legal: 10.0.0.0/8, fd00::/8 or one address)",
+        ),
+        (
+            "subscriptions-sign-check = SHA1",
+            "no digest and folder (legal: DIGEST:DIR, as in SHA256:/etc/uwsgi/keys)",
+        ),
+        ("subscriptions-sign-check-tolerance = -1", "out of range (legal: 0 to 31536000 seconds)"),
+        ("subscriptions-sign-skip-uid = 0", "out of range (legal: 1 to 4294967294)"),
+        ("subscriptions-credentials-check =", "a folder is missing"),
         ("fastrouter-max-keys = 0", "out of range (legal: 1 to 10000000)"),
         ("fastrouter-max-nodes = many", "not a whole number (legal: 1 to 10000000)"),
         ("subscription-tolerance-inactive = 0", "out of range (legal: 1 to 31536000 seconds)"),
@@ -827,9 +844,7 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 REFUSED = """
     fastrouter-zerg fastrouter-resubscribe fastrouter-resubscribe-bind fastrouter-emperor-socket
-    fastrouter-defer-connect-timeout subscriptions-sign-check subscriptions-sign-check-tolerance
-    subscriptions-sign-skip-uid subscriptions-credentials-check subscriptions-use-credentials immediate-uid chroot
-    log-syslog pause
+    fastrouter-defer-connect-timeout immediate-uid chroot log-syslog pause
 """
 
 

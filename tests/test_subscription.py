@@ -209,7 +209,10 @@ def test_a_url_is_an_address_and_settings(url: str, address: str, settings: Sett
 
 
 SHAPE = "expected udp://HOST:PORT, unix://PATH or fd://N"
-SETTINGS = "address, quota, tolerance, tolerance-inactive"
+SETTINGS = (
+    "address, allow, credentials-check, mountpoints, quota, sign-check, sign-check-tolerance, sign-skip-uid, "
+    "tolerance, tolerance-inactive, use-credentials"
+)
 SECONDS = "legal: 1 to 86400 seconds"
 
 
@@ -236,6 +239,26 @@ SECONDS = "legal: 1 to 86400 seconds"
         ("udp://:0?quota=1000001", "quota=1000001: out of range (legal: 0 to 1000000)"),
         ("udp://:0?quota=1e3", "quota=1e3: not a whole number (legal: 0 to 1000000)"),
         ("udp://:0?address=mine", "address=mine: unknown word (legal: announced, sender)"),
+        (
+            "udp://:0?sign-check=/keys",
+            "sign-check=/keys: no digest and folder (legal: DIGEST:DIR, as in SHA256:/etc/uwsgi/keys)",
+        ),
+        (
+            "udp://:0?sign-check=MD4:/keys",
+            "sign-check=MD4:/keys: digest 'MD4': OpenSSL 3 does not sign with it (legal: "
+            "MD5, SHA1, SHA224, SHA256, SHA384, SHA512, SHA512-224, SHA512-256, SHA3-224, SHA3-256, SHA3-384, "
+            "SHA3-512, SM3)",
+        ),
+        (
+            "udp://:0?sign-check=SHA1:/keys&address=sender",
+            "address=sender does not go with sign-check: nobody has signed where a datagram comes from",
+        ),
+        ("udp://:0?sign-skip-uid=0", "sign-skip-uid=0: out of range (legal: 1 to 4294967294)"),
+        (
+            "udp://:0?allow=all",
+            "allow=all: no network: 'all' does not appear to be an IPv4 or IPv6 network (legal: "
+            "10.0.0.0/8, fd00::/8 or one address)",
+        ),
     ],
 )
 def test_a_wrong_url_is_named_with_what_is_wrong(url: str, text: str) -> None:
