@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic, time
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 from urllib.parse import urlencode
 
 from router import __version__, commands, net
@@ -19,10 +19,10 @@ from router.handover import Estate, inherited
 from router.help import help_text
 from router.logs import log, log_to
 from router.options import Options
+from router.resubscribe import announcers
 from router.saved import restore
 from router.sockets import Sockets
-from router.source import Source
-from router.sources import Common, Opened, load_source, open_source, words
+from router.sources import Common, Listening, Opened, load_source, open_source, words
 from router.static import Static
 from router.supervisor import Supervisor
 from router.systemd import passed_sockets
@@ -103,6 +103,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
         estate,
         sockets.held,
         sorted(sockets.used),
+        announcers(options, net.bound_name(listeners[0][0])),
     )
 
 
@@ -157,13 +158,6 @@ def discover(options: Options, sockets: Sockets) -> list[Opened]:
     if options.to or options.fallback:
         opened.append(Opened(Static(options.to, options.fallback), Common()))
     return opened
-
-
-@runtime_checkable
-class Listening(Source, Protocol):
-    """A source with a socket at an address, as the subscriptions have."""
-
-    address: str
 
 
 def subscription(server: socket.socket, options: Options) -> Listening:

@@ -17,7 +17,7 @@ from router.values import FALSE_WORDS
 Verdict = Literal["silent", "idle", "worker", "refused"]
 
 FASTROUTER_REFUSED = """
-    zerg= use-cache? use-pattern= use-base= use-code-string= use-socket? post-buffering= resubscribe=
+    zerg= use-cache? use-pattern= use-base= use-code-string= use-socket? post-buffering=
     resubscribe-bind= uid= gid= force-key= emperor-socket= defer-connect-timeout=
 """
 

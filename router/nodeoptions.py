@@ -11,7 +11,9 @@ from router.values import (
     MAX_QUOTA,
     key,
     node_address,
+    node_place,
     one_of,
+    receiver,
     seconds_from_1,
     source_names,
     whole,
@@ -43,6 +45,23 @@ class NodeOptions:
         1000, whole(0, MAX_QUOTA), SUBSCRIPTIONS, "N",
         "take so many announcements a second from one port, and four times as many from one host; 0 = no limit",
         plain="subscription-quota", ours=True,
+    )  # fmt: skip
+    resubscribe: tuple[str, ...] = option(
+        (), receiver, SUBSCRIPTIONS, "ADDRESS",
+        "announce this router at that subscription server, for each key that workers have announced here; repeatable",
+        plain="resubscribe",
+    )  # fmt: skip
+    resubscribe_address: str = option(
+        "", node_place, SUBSCRIPTIONS, "ADDRESS",
+        "what this router calls itself there; :PORT is this machine as that server sees it (default: the first address "
+        "at which it listens)",
+        plain="resubscribe-address", ours=True,
+    )  # fmt: skip
+    resubscribe_keys: Literal["announced", "all"] = option(
+        "announced", one_of("announced", "all"), SUBSCRIPTIONS, "WHICH",
+        "which keys are announced there: announced = those of workers that announce themselves, all = those of all "
+        "sources",
+        plain="resubscribe-keys", ours=True,
     )  # fmt: skip
     discovery: tuple[str, ...] = option(
         (), source_names, DISCOVERY, "NAME|URL",

@@ -135,12 +135,13 @@ def snapshot(
     lookups: Mapping[str, int],
     listen_queue: int,
     usage: Callable[[int], Usage],
+    receivers: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """The whole stats object.
 
     `sources`: how each of them is (sourcestate.py). `warming`: seconds for which requests for unknown keys may still
     wait. `lookups`: what sources on demand were asked for; what routers refused to ask is added. `listen_queue`:
-    connections that wait to be accepted. `usage` looks at a process.
+    connections that wait to be accepted. `usage` looks at a process. `receivers`: the routers that are told of us.
     """
     running = [slot for slot in slots if slot.pid]
     shares = [slot.counts for slot in running]
@@ -174,6 +175,7 @@ def snapshot(
         "routers": [_router(slot, worker) for slot, worker in zip(running, workers, strict=True)],
         "complaints": dict(complaints),
         "sources": list(sources),
+        "resubscribe": list(receivers),
         "hosts": [
             {"name": address, "addresses": list(name.addresses), "error": name.error}
             for address, name in table.names.items()

@@ -37,6 +37,7 @@ from router.options import Options
 from router.predecessors import KILL_WAIT, Predecessors
 from router.questions import Questions, is_on_demand, whom
 from router.resolver import Resolver
+from router.resubscribe import Announcer, Announcers
 from router.saved import NotOurs, save
 from router.shaping import ShapedFeed
 from router.source import Source, supervise
@@ -58,7 +59,7 @@ class Supervisor:
 
     `listeners` are those of each router; `addresses` are those to show in the stats; `log_fd` is where the routers
     write their lines. `estate` was left by the start before this one, and `held` is to be left to the next one, as are
-    the descriptors that we were `given`.
+    the descriptors that we were `given`. `announcers` tell other routers what this one serves.
     ValueError where the folder of error pages cannot be read.
     """
 
@@ -74,6 +75,7 @@ class Supervisor:
         estate: Estate | None = None,
         held: Sequence[Held] = (),
         given: Sequence[int] = (),
+        announcers: Sequence[Announcer] = (),
     ) -> None:
         self.options = without_cheap(options, [one.source for one in sources])
         self.pages = own_pages(options.error_pages)
@@ -112,6 +114,7 @@ class Supervisor:
         )
         self.held = held
         self.given = given
+        self.announcers = Announcers(announcers, self.table, options.resubscribe_keys, self.sources)
         self.predecessors = Predecessors(self.estate.routers)
         self.stats_listener = stats_listener
         self.admin_listener = admin_listener
@@ -138,6 +141,7 @@ class Supervisor:
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         if self.options.health_check != "none":
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
+        self.announcers.start()
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
         watches: list[Callable[[], None]] = [self.watch_sources, self.watchdog.run, self.succeed]
         if self.options.harakiri:
@@ -149,6 +153,7 @@ class Supervisor:
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
         notify.stopping()
+        self.announcers.withdraw()  # while we still accept what they send
         gevent.killall([*lookers, *discoveries], block=False)  # one that does not let go must not keep us
         self.fleet.order(stop=True)
         self.predecessors.stop(self.options.drain_timeout)
@@ -289,6 +294,7 @@ class Supervisor:
         if change.opened:
             self.questions.known(change.key)
         self.fleet.note_change(change)
+        self.announcers.note([change.key])
 
     def on_health(self, endpoint: Endpoint) -> None:
         self.changes += 1
@@ -296,10 +302,12 @@ class Supervisor:
             endpoint.failed_at = time()
         if endpoint.state in (LIVE, OUT):
             self.fleet.note_health(endpoint.address)
+        self.announcers.note_health(endpoint)
 
     def on_drain(self) -> None:
         self.changes += 1
         self.fleet.note_drain()
+        self.announcers.note(list(self.table.pools))
 
     # Stats and the admin API.
 
@@ -320,6 +328,7 @@ class Supervisor:
             wall=time(),
             lag=self.lag.worst,
             all_counted=all_counted,
+            receivers=self.announcers.rows(),
         )
 
     def _addresses_by_use(self) -> dict[str, list[str]]:
@@ -344,6 +353,7 @@ class Supervisor:
             self.slots,
             addresses=self.addresses,
             sources=[source.row() for source in self.sources],
+            receivers=self.announcers.rows(),
             cwd=self.cwd,
             warming=ceil(self.warming_left()),
             lookups=self.questions.counts(),

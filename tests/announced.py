@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from discovery.identity import IDENTITY
 from discovery.subscription import SWEEP_EVERY, Subscription
 from router.node import Node
 from router.table import UNLIMITED, Table
@@ -45,11 +46,14 @@ class Announced:
         *,
         max_keys: int = UNLIMITED,
         max_nodes: int = UNLIMITED,
+        identity: str = IDENTITY,
         **settings: int | str,
     ) -> None:
         self.now = 5000.0
         query = urlencode({name.replace("_", "-"): value for name, value in settings.items()})
-        self.source = Subscription(f"{url}?{query}", clock=lambda: self.now, wall=lambda: UNIX_SECONDS + 0.9)
+        self.source = Subscription(
+            f"{url}?{query}", clock=lambda: self.now, wall=lambda: UNIX_SECONDS + 0.9, identity=identity
+        )
         self.table = Table()
         self.feed = self.table.feed(self.source.name, max_keys, max_nodes)
         self.senders: list[socket.socket] = []

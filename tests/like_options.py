@@ -87,7 +87,6 @@ NOT_YET = {
     "use_pattern": "fastrouter-use-pattern = /tmp/%%s.sock\n",
     "use_base": "fastrouter-use-base = /tmp/\n",
     "post_buffering": "fastrouter-post-buffering = 8192\n",
-    "resubscribe": "fastrouter-resubscribe = 127.0.0.1:1\n",
 }
 LATER = [Case(7, name, partial(refused_ini, text), ["later"], REFUSED) for name, text in NOT_YET.items()]
 

@@ -193,6 +193,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscription_tolerance_inactive": ("20", 20),
     "subscription_address": ("sender", "sender"),
     "subscription_quota": ("0", 0),
+    "resubscribe": ("10.0.0.1:2626", ("10.0.0.1:2626",)),
+    "resubscribe_address": (":3031", ":3031"),
+    "resubscribe_keys": ("all", "all"),
     "discovery": ("dns", ("dns",)),
     "to": (":1,7", (":1,7",)),
     "subscription_fallback_key": ("all.com", "all.com"),
@@ -784,7 +787,7 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 REFUSED = """
     fastrouter-zerg fastrouter-use-cache fastrouter-use-pattern fastrouter-use-base fastrouter-use-code-string
-    fastrouter-use-socket fastrouter-post-buffering fastrouter-resubscribe
+    fastrouter-use-socket fastrouter-post-buffering
     fastrouter-resubscribe-bind fastrouter-uid fastrouter-gid fastrouter-force-key
     fastrouter-emperor-socket fastrouter-defer-connect-timeout subscriptions-sign-check
     subscriptions-sign-check-tolerance subscriptions-sign-skip-uid subscriptions-credentials-check
@@ -803,7 +806,7 @@ def test_what_would_change_the_router_and_is_not_there_is_refused(name: str) -> 
     assert refusal("", **environ).endswith(f"{name} is not supported yet by gfrouter {__version__}")
 
 
-@pytest.mark.parametrize("line", ["use-base = /run/", "resubscribe = :1"])
+@pytest.mark.parametrize("line", ["use-base = /run/", "resubscribe-bind = :1"])
 def test_their_plain_spellings_are_refused_too(line: str) -> None:
     name = line.split(" = ")[0]
     assert ini_refusal(line, section="gfrouter") == (
