@@ -17,7 +17,7 @@ import gevent
 
 from discovery.identity import IDENTITY
 from discovery.ownaddress import own_addresses
-from discovery.resubscribeteller import EVERY, Offers, Teller, Troubles
+from discovery.resubscribeteller import EVERY, Offers, Sign, Teller, Troubles
 from discovery.whereabouts import Place, Whereabouts, router_at, shown
 from router.address import Inet, Unix, parse_node
 
@@ -29,10 +29,13 @@ ANY = ("0.0.0.0", "::")
 
 
 class Resubscribe:
-    """All receivers. `address` is ours: where it names no host, each is told the interface's that leads to it."""
+    """All receivers. `address` is ours: where it names no host, each is told the interface's that leads to it. `sign`
+    is DIGEST:PRIVATE.pem, or "" where nothing is signed; ValueError for one that cannot be used.
+    """
 
-    def __init__(self, receivers: Sequence[str], address: str) -> None:
-        self.receivers = [Receiver(text, told_as(address)) for text in dict.fromkeys(receivers)]
+    def __init__(self, receivers: Sequence[str], address: str, sign: str = "") -> None:
+        signer = signer_of(sign) if sign else None
+        self.receivers = [Receiver(text, told_as(address), signer) for text in dict.fromkeys(receivers)]
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self, offers: Offers) -> None:
@@ -58,8 +61,16 @@ class Resubscribe:
 class Receiver:
     """One receiver as the options name it: HOST:PORT with any kind of host, a path, or @NAME."""
 
-    def __init__(self, text: str, address: str, *, sleep: Callable[[float], Any] = gevent.sleep) -> None:
+    def __init__(
+        self,
+        text: str,
+        address: str,
+        sign: Sign | None = None,
+        *,
+        sleep: Callable[[float], Any] = gevent.sleep,
+    ) -> None:
         self.name = text
+        self.sign = sign
         self.address = address
         self.where = Whereabouts(router_at(as_path(text), PORT), EVERY)
         self.tellers: dict[Place, Teller] = {}
@@ -88,7 +99,7 @@ class Receiver:
             if own is None:
                 self.troubles.note(f"no way leads to {shown(place)}")
             elif place not in self.tellers:
-                teller = self.tellers[place] = Teller(self.name, place, own, offers, IDENTITY)
+                teller = self.tellers[place] = Teller(self.name, place, own, offers, IDENTITY, self.sign)
                 teller.start()
         if all(found.values()):
             self.troubles.over()
@@ -99,6 +110,18 @@ class Receiver:
             rows.append({"receiver": self.name, "place": "", "address": self.address, "keys": 0, "sent": 0,
                          **self.troubles.row()})  # fmt: skip
         return rows
+
+
+def signer_of(text: str) -> Sign:
+    """What signs datagrams with what DIGEST:PRIVATE.pem names. ValueError where that cannot be."""
+    try:
+        from discovery.signing import signer
+    except ImportError as error:
+        raise ValueError(f"resubscribe-sign: {error} (pip install 'gfrouter[sign]' brings what it needs)") from None
+    try:
+        return signer(text)
+    except ValueError as error:
+        raise ValueError(f"resubscribe-sign: {error}") from None
 
 
 def as_path(text: str) -> str:

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import ceil
 from random import random
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
 
-from discovery.announcement import LARGEST_INT, Announcement, build_announcement
+from discovery.announcement import LARGEST_INT, SUBSCRIBE, Announcement, build_announcement
 from discovery.announcetarget import reason
 from discovery.torouter import ECHO_S, connected
 from discovery.whereabouts import Place, shown
@@ -39,6 +39,8 @@ ROUND = 12.5  # seconds in which all keys are said, however many there are; a re
 CALM_S = 60.0  # between two lines of one thing that fails again and again, but for the first of its first 10, 100, ...
 LOOKS = 200  # keys a turn that are looked at, most of which have not changed after all: 2 ms
 PROBE_EVERY = 2.0  # seconds at most between two datagrams to where nothing listens
+
+Sign = Callable[[bytes, int], bytes]  # a datagram and unix seconds → the same, signed
 
 UNSURE = object()  # what was said when a receiver may not have heard it
 
@@ -90,9 +92,9 @@ class Troubles:
 
 
 class Teller:
-    """Tells one place that we are at `address`. `identity` is who we are among routers.
+    """Tells one place that we are at `address`. `identity` is who we are among routers, `sign` signs what is said.
 
-    `clock` gives monotonic seconds, `random` 0 up to 1.
+    `wall` gives unix seconds, `clock` monotonic seconds, `random` 0 up to 1.
     """
 
     def __init__(
@@ -102,7 +104,9 @@ class Teller:
         address: str,
         offers: Offers,
         identity: str,
+        sign: Sign | None = None,
         *,
+        wall: Callable[[], float] = time,
         clock: Callable[[], float] = monotonic,
         random: Callable[[], float] = random,
         sleep: Callable[[float], Any] = gevent.sleep,
@@ -125,6 +129,8 @@ class Teller:
         self._probing = False
         self._awake = Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._sign, self._wall = sign, wall
+        self._seconds: dict[str, int] = {}  # of each key's last signature
         self._clock, self._random, self._sleep = clock, random, sleep
 
     def start(self) -> None:
@@ -245,8 +251,16 @@ class Teller:
             )
         if self._sock is None:
             self._sock = connected(self.place)
-        self._sock.send(build_announcement(said))
+        self._sock.send(self._signed(key, build_announcement(said)))
         self.sent += 1
+
+    def _signed(self, key: str, datagram: bytes) -> bytes:
+        """Signed, with another second than any before for this key: a receiver takes only what is newer."""
+        if self._sign is None:
+            return datagram
+        second = max(int(self._wall()), self._seconds.get(key, 0) + 1)
+        self._seconds[key] = second + (datagram[3] != SUBSCRIBE)  # a farewell is signed with the next one
+        return self._sign(datagram, second)
 
     # Where nothing listens.
 

@@ -29,6 +29,7 @@ from router.systemd import passed_sockets
 from router.table import Table
 from router.uwsgi import printable
 
+ANYWHERE = ":1"  # in place of an address that is known once it is bound
 SUBSCRIPTION = "subscription"  # the source that has sockets of its own among the options
 
 
@@ -112,6 +113,7 @@ def check(options: Options, estate: Estate) -> None:
     they would be, and whose `estate` we have; anybody else may ask while a gfrouter runs.
     """
     own_pages(options.error_pages)
+    announcers(options, ANYWHERE)
     if not estate.resumed:
         for word in words(options.discovery):
             if word != SUBSCRIPTION:

@@ -9,6 +9,7 @@ from router.entry import option
 from router.values import (
     MAX_NODES,
     MAX_QUOTA,
+    digest_and_file,
     key,
     node_address,
     node_place,
@@ -56,6 +57,11 @@ class NodeOptions:
         "what this router calls itself there; :PORT is this machine as that server sees it (default: the first address "
         "at which it listens)",
         plain="resubscribe-address", ours=True,
+    )  # fmt: skip
+    resubscribe_sign: str = option(
+        "", digest_and_file, SUBSCRIPTIONS, "DIGEST:FILE",
+        "sign what is said there with the private key in this file, as workers with sign= in subscribe2 do",
+        plain="resubscribe-sign", ours=True,
     )  # fmt: skip
     resubscribe_keys: Literal["announced", "all"] = option(
         "announced", one_of("announced", "all"), SUBSCRIPTIONS, "WHICH",

@@ -134,5 +134,5 @@ def announcers(options: Options, listening: str) -> list[Announcer]:
         return []
     for entry in entry_points(group=GROUP, name=NAME):
         make = entry.load()
-        return [make(options.resubscribe, options.resubscribe_address or listening)]
+        return [make(options.resubscribe, options.resubscribe_address or listening, options.resubscribe_sign)]
     raise ValueError(f"resubscribe: nothing named {NAME} is installed in the group {GROUP}")

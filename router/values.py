@@ -121,6 +121,14 @@ def node_place(text: str) -> str:
     return text
 
 
+def digest_and_file(text: str) -> str:
+    """The name of a digest and a key's file."""
+    digest, _, file = text.partition(":")
+    if not (digest and file):
+        raise ValueError("no digest and file (legal: DIGEST:FILE, as in SHA256:/etc/router.pem)")
+    return text
+
+
 def key(text: str) -> str:
     """A key as packets name it."""
     if not 0 < len(os.fsencode(text)) < 256:

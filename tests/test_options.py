@@ -195,6 +195,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscription_quota": ("0", 0),
     "resubscribe": ("10.0.0.1:2626", ("10.0.0.1:2626",)),
     "resubscribe_address": (":3031", ":3031"),
+    "resubscribe_sign": ("SHA256:/etc/r.pem", "SHA256:/etc/r.pem"),
     "resubscribe_keys": ("all", "all"),
     "discovery": ("dns", ("dns",)),
     "to": (":1,7", (":1,7",)),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from announced import UNSUBSCRIBE, Announced, packet
 from discovery.announcement import LARGEST_INT, parse_announcement
-from discovery.resubscribe import Receiver, told_as
+from discovery.resubscribe import Receiver, Resubscribe, told_as
 from discovery.resubscribeteller import BATCH, EVERY, PAUSE, PROBE_EVERY, Teller, Troubles
 from discovery.subscription import MOST_ROUTERS, loop
 from router.address import Inet, Unix
@@ -732,3 +732,35 @@ def test_a_datagram_of_ours_is_one_of_uwsgis_with_one_field_more(inner: Inner) -
         teller.withdraw()
         said = parse_announcement(sock.recv(4096))
         assert not said.subscribe and (said.key, said.address, said.routers) == (KEY, OWN, "")
+
+
+# Signed.
+
+
+def test_each_datagram_is_signed_with_another_second(inner: Inner) -> None:
+    signed: list[tuple[str, bool, int]] = []
+
+    def sign(datagram: bytes, second: int) -> bytes:
+        said = parse_announcement(datagram)
+        signed.append((said.key, said.subscribe, second))
+        return datagram
+
+    with Telling(inner) as telling:
+        telling.teller = Teller("r", telling.place, OWN, inner.offers, "me", sign, wall=lambda: 1700.5,
+                                clock=lambda: inner.now)  # fmt: skip
+        inner.join()
+        inner.join(key="bar.com")
+        telling.turn()
+        inner.leave()
+        telling.turn()
+        inner.join()
+        telling.turn()
+        assert signed == [
+            (KEY, True, 1700), ("bar.com", True, 1700), (KEY, False, 1701), (KEY, True, 1703)
+        ], "a farewell says a second more than it is signed with"  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["SHA256:/nowhere/k.pem", "NONE:/nowhere/k.pem"])
+def test_what_cannot_sign_is_refused_by_name(word: str) -> None:
+    with pytest.raises(ValueError, match=r"^resubscribe-sign: "):
+        Resubscribe(["127.0.0.1:1"], ":80", word)
