@@ -117,9 +117,9 @@ class Teller:
         self.offers = offers
         self.identity = identity
         self.troubles = Troubles(f"resubscribe {shown(place)}", clock)
-        self.told: dict[str, object] = dict.fromkeys(
-            offers.keys(), UNSURE
-        )  # what was said last of each key that may be known there: an Offer, or UNSURE
+        # What was said last of each key that may be known there: an Offer, or UNSURE. At first that is all that is
+        # offered, as the start before this one may have said it.
+        self.told: dict[str, object] = dict.fromkeys(offers.keys(), UNSURE)
         self.news: dict[str, None] = dict.fromkeys(self.told)
         self.sent = 0
         self.failures = 0  # in a row

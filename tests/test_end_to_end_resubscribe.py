@@ -11,8 +11,8 @@ import pytest
 from clients import Load, announce, ask, get, request, withdraw
 from router.operate import drain, undrain
 from scripted import HELLO, ScriptedNode, wait_for
-from signed import keys, private
 from servers import TESTS, Nginx, Process, Router, Worker, free_address, needs_nginx, router_command
+from signed import keys, private
 
 pytestmark = pytest.mark.slow
 

@@ -20,6 +20,7 @@ from discovery.announcement import LARGEST_INT, parse_announcement
 from discovery.resubscribe import Receiver, Resubscribe, told_as
 from discovery.resubscribeteller import BATCH, EVERY, PAUSE, PROBE_EVERY, Teller, Troubles
 from discovery.subscription import MOST_ROUTERS, loop
+from discovery.torouter import ECHO_S
 from router.address import Inet, Unix
 from router.endpoint import Cause
 from router.node import Node
@@ -456,6 +457,38 @@ def test_what_leaves_while_nothing_listens_is_withdrawn_there_afterwards(inner: 
     inner.leave(key="2.com")
     telling.run(PROBE_EVERY + 1.0)
     assert telling.teller.told == {} and not telling.teller.failures
+
+
+def test_a_receiver_that_has_forgotten_all_is_told_all(inner: Inner) -> None:
+    for number in range(40):
+        inner.join(key=f"{number}.com")
+    with Telling(inner) as telling:
+        telling.run(1.0)
+        _, port = telling.outer.source.socket.getsockname()
+        first = telling.outer
+        first.source.close()
+        telling.teller.note(inner.offers.keys())
+        inner.join("10.0.0.2:1", key="0.com")
+        assert telling.teller.turn() <= ECHO_S, "it is soon known that nobody has heard that"
+        telling.teller.turn()
+        assert telling.teller.row()["error"] == "Connection refused"
+        with Announced(f"udp://127.0.0.1:{port}") as again:
+            telling.outer = again
+            telling.run(PROBE_EVERY + 1.0)
+            assert len(again.table.pools) == 40
+        telling.outer = first
+
+
+def test_a_key_that_joins_at_a_failed_node_is_told_when_that_is_tried(inner: Inner, telling: Telling) -> None:
+    inner.join()
+    inner.fail(seconds=15.0)
+    inner.workers.announce("bar.com", Node("10.0.0.9:1"))
+    inner.fail("10.0.0.9:1", seconds=15.0)
+    inner.workers.set("baz.com", [Node("10.0.0.9:1")])
+    telling.run(1.0)
+    assert telling.weights("baz.com") == []
+    telling.run(15.0 + EVERY)
+    assert telling.weights("baz.com") == [1]
 
 
 def test_a_unix_socket_that_is_bound_anew_is_told_again(inner: Inner, tmp_path: Path) -> None:
