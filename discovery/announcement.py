@@ -57,6 +57,7 @@ class Announcement:
     sni_crt: str = ""
     sni_ca: str = ""
     vassal: str = ""
+    routers: str = ""  # ours alone: who is on the way to a worker, first who says this; a worker has none
     clear: bool = False
 
     def node(self, heard: float, sender: tuple[int, int, int] = (0, 0, 0)) -> Node:
@@ -69,6 +70,7 @@ class Announcement:
             modifier2=self.modifier2,
             proto=self.proto[:1],  # one character, says uWSGI, and shows no more
             vassal=self.vassal,
+            via=self.routers,
             algorithm=self.algo[:LONGEST_ALGORITHM],
             sni=bool(self.sni_key and self.sni_crt),
             cores=self.cores,
@@ -118,12 +120,13 @@ def parse_announcement(datagram: bytes) -> Announcement:
         sni_crt=_text(fields, "sni_crt"),
         sni_ca=_text(fields, "sni_ca"),
         vassal=_name(fields, "vassal", "bad vassal"),
+        routers=_name(fields, "routers", "bad routers"),
         clear=_number(fields, "clear", LARGEST_COUNT) > 0,
     )
 
 
 def build_announcement(said: Announcement) -> bytes:
-    """The datagram that says so, with the fields that `gfrouter announce` has, in the order in which uWSGI has them."""
+    """The datagram that says so, with the fields that we send, in the order in which uWSGI has them."""
     fields: dict[str, object] = {
         "key": said.key,
         "address": said.address,
@@ -135,6 +138,8 @@ def build_announcement(said: Announcement) -> bytes:
     }
     if said.backup:  # not known before uWSGI 2.1
         fields["backup"] = said.backup
+    if said.routers:
+        fields["routers"] = said.routers
     vars = [(name.encode(), str(value).encode("utf-8", "surrogateescape")) for name, value in fields.items()]
     return build(vars, MODIFIERS1[0], SUBSCRIBE if said.subscribe else UNSUBSCRIBE)
 

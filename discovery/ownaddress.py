@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable
 
 from discovery.whereabouts import Place
 from router.address import HostName, Inet, Unix, name_of, parse_node
@@ -26,6 +27,19 @@ def own_address(address: str, place: Place) -> str | None:
             return None
         host, _, *rest = probe.getsockname()
     return name_of((host, int(address[1:]), *rest))
+
+
+def own_addresses(address: str, places: Iterable[Place]) -> dict[Place, str | None]:
+    """Where somebody is → where he finds us; None where no way leads to him.
+
+    Who has addresses of both families must not take us for two nodes: we have an IPv4 address for him then, the only
+    kind that a uWSGI worker usually listens at.
+    """
+    found = {place: own_address(address, place) for place in places}
+    if address.startswith(":"):
+        others = {place: own for place, own in found.items() if place.family != socket.AF_INET6}
+        return others if any(others.values()) else found
+    return found
 
 
 def accepts(address: str) -> bool | None:

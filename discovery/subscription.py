@@ -33,6 +33,7 @@ from discovery.ack import acknowledge
 from discovery.admission import Admission
 from discovery.announcement import LARGEST_DATAGRAM, Announcement, AnnouncementError, parse_announcement
 from discovery.credentials import Credentials
+from discovery.identity import IDENTITY
 from discovery.pending import Heard, Pending
 from discovery.quota import Quota
 from discovery.sender import from_sender, host_and_port, shown
@@ -51,6 +52,7 @@ BATCH = 50  # announcements to act on, or nodes to expire, a turn: 3 ms, which a
 NAMES = 250  # nodes by host name that one sending host may bring; the table keeps four times as many names
 PENDING = 20_000  # datagrams that were read and not acted on yet; 5 MB of usual ones, 82 of the largest
 SIGNED_BATCH = 15  # the same where signatures are verified: 2 ms with usual keys, 15 with slow ones
+MOST_ROUTERS = 8  # on the way to a worker: a key that has none any more and goes round gets ever more, and ends here
 FLOOD_PATIENCE = 5.0  # seconds that a sweep waits for the socket to run dry; more than a late one is late
 
 
@@ -72,6 +74,7 @@ class Subscription:
     The URL is `udp://HOST:PORT`, `unix://PATH` or `fd://N`, with `?tolerance=17` and the rest of `Settings`. It binds
     its socket when it is made; `close` closes that. ValueError for a URL that is wrong or an address that cannot be
     bound. `address` is the real one, `port` 0 included. `clock` gives monotonic seconds, `wall` unix seconds.
+    `identity` is who we are among routers.
     """
 
     form = "udp://HOST:PORT, unix:///PATH or unix://@NAME"
@@ -83,6 +86,7 @@ class Subscription:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        identity: str = IDENTITY,
     ) -> None:
         wanted, self.options = parse_url(url)
         self.socket = net.bind(wanted, kind=socket.SOCK_DGRAM)
@@ -94,6 +98,7 @@ class Subscription:
             credentials.ask_for(self.socket)
         self._listened = Listened(clock, SWEEP_EVERY)
         self._wall = wall
+        self._identity = identity
         self._pending = Pending()
         # When we heard of them last, on `_listened`; the oldest first, where a sweep begins.
         self._heard: OrderedDict[Place, float] = OrderedDict()
@@ -206,6 +211,9 @@ class Subscription:
             self._admission.judge(said, datagram, whose)
             if self.options.address == "sender":
                 said = from_sender(said, sender)
+            if said.subscribe and (trouble := loop(said.routers, self._identity)):
+                feed.reject("loop", f"{trouble} for key {said.key!r} (from {shown(sender)})")
+                said = replace(said, subscribe=False)  # it may have known another way before
             self._act(feed, said, host_and_port(sender)[0], whose, now)
         except AnnouncementError as error:
             feed.reject(error.reason, f"{error} (from {shown(sender)})")
@@ -341,6 +349,14 @@ class Subscription:
             _log(f"[uwsgi-subscription for pid %d] %s => {line}", place)
             withdraw(place)
         return False
+
+
+def loop(routers: str, identity: str) -> str:
+    """What is wrong with the way that an announcement has come, "" if nothing is: a request would come back to us."""
+    way = routers.split()
+    if identity in way:
+        return "the way of a router leads through us"
+    return f"more than {MOST_ROUTERS} routers are on the way" if len(way) > MOST_ROUTERS else ""
 
 
 def _log(line: str, place: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ import gevent
 
 from discovery.announcement import Announcement, build_announcement
 from discovery.announcetarget import Accepts, NotAccepting, Registration, Trouble, log_joined, log_left, reason
-from discovery.ownaddress import own_address
+from discovery.ownaddress import own_address, own_addresses
 from discovery.whereabouts import Place, Whereabouts, router_at, shown
 
 PORT = 2626  # where none is said; that of the examples of uWSGI's documentation and of ours
@@ -86,16 +86,8 @@ class ToRouter:
         self._leave(list(self.told))
 
     def _look(self) -> dict[Place, str | None]:
-        """Where the router is now → where it finds us; None where no way leads to it.
-
-        A router with addresses of both families must not take us for two nodes: we have an IPv4 address for it then,
-        the only kind that a uWSGI worker usually listens at.
-        """
-        found = {place: own_address(self.said.address, place) for place in self.where.now()}
-        if self.said.address.startswith(":"):
-            others = {place: own for place, own in found.items() if place.family != socket.AF_INET6}
-            return others if any(others.values()) else found
-        return found
+        """Where the router is now → where it finds us; None where no way leads to it."""
+        return own_addresses(self.said.address, self.where.now())
 
     def _tell(self, place: Place, stack: ExitStack) -> socket.socket:
         """Announce at one place, after withdrawing what has been said there and is no longer so."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic, time
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 from urllib.parse import quote, urlencode
 
 from router import __version__, commands, daemon, mappers, net, privileges
@@ -24,11 +24,11 @@ from router.logfile import first_file
 from router.logs import log, log_to
 from router.options import Options
 from router.pidfile import tell
+from router.resubscribe import announcers
 from router.saved import restore
 from router.settle import change_folder, settle
 from router.sockets import Sockets
-from router.source import Source
-from router.sources import Common, Opened, load_source, open_source, words
+from router.sources import Common, Listening, Opened, load_source, open_source, words
 from router.static import Static
 from router.supervisor import Supervisor
 from router.systemd import passed_sockets
@@ -36,6 +36,7 @@ from router.table import Table
 from router.uwsgi import printable
 from router.worker import find_binary, programs
 
+ANYWHERE = ":1"  # in place of an address that is known once it is bound
 SUBSCRIPTION = "subscription"  # the source that has sockets of its own among the options
 
 
@@ -145,6 +146,7 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate, lau
         log_file,
         launcher.ready,
         Attachments(beside, estate.beside),
+        announcers(options, net.bound_name(listeners[0][0])),
     )
 
 
@@ -154,6 +156,7 @@ def check(options: Options, estate: Estate) -> None:
     """
     if options.worker:
         find_binary(options)
+    announcers(options, ANYWHERE)
     if not estate.resumed:
         for word in words(options.discovery):
             if word != SUBSCRIPTION:
@@ -213,13 +216,6 @@ def discover(options: Options, sockets: Sockets) -> list[Opened]:
     if to or options.fallback:
         opened.append(Opened(Static(to, options.fallback), Common()))
     return opened
-
-
-@runtime_checkable
-class Listening(Source, Protocol):
-    """A source with a socket at an address, as the subscriptions have."""
-
-    address: str
 
 
 def subscription(server: socket.socket, options: Options) -> Listening:

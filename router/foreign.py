@@ -17,7 +17,7 @@ from router.values import FALSE_WORDS
 Verdict = Literal["silent", "idle", "worker", "refused"]
 
 FASTROUTER_REFUSED = """
-    zerg= resubscribe= resubscribe-bind= emperor-socket= defer-connect-timeout=
+    zerg= resubscribe-bind= emperor-socket= defer-connect-timeout=
 """
 
 FASTROUTER_IDLE = """

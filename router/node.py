@@ -30,6 +30,7 @@ class Node:
     vassal: str = ""
     algorithm: str = ""  # wanted for the pool that this node opens; empty = the default
     sni: bool = False  # the announcement named TLS files; shown in the stats only
+    via: str = ""  # the routers on the way to a worker, first the one that listens here, as words; "" for a worker
     host: str = ""  # the address that was announced, where it is a host name and `address` one of those it stands for
     cores: int = field(default=0, compare=False)
     load: int = field(default=0, compare=False)

@@ -16,14 +16,17 @@ from router.values import (
     base,
     cache_file,
     code_string,
+    digest_and_file,
     digest_and_folder,
     flag,
     folder_prefix,
     key,
     network,
     node_address,
+    node_place,
     one_of,
     pattern,
+    receiver,
     seconds_from_1,
     socket_number,
     source_names,
@@ -87,6 +90,28 @@ class NodeOptions:
         (), folder_prefix, SUBSCRIPTIONS, "DIR/",
         "take announcements of a key from the owner and group of the file DIR/KEY alone; repeatable",
         plain="subscriptions-credentials-check", uwsgi="subscriptions-credentials-check",
+    )  # fmt: skip
+    resubscribe: tuple[str, ...] = option(
+        (), receiver, SUBSCRIPTIONS, "ADDRESS",
+        "announce this router at that subscription server, for each key that workers have announced here; repeatable",
+        plain="resubscribe",
+    )  # fmt: skip
+    resubscribe_address: str = option(
+        "", node_place, SUBSCRIPTIONS, "ADDRESS",
+        "what this router calls itself there; :PORT is this machine as that server sees it (default: the first address "
+        "at which it listens)",
+        plain="resubscribe-address", ours=True,
+    )  # fmt: skip
+    resubscribe_sign: str = option(
+        "", digest_and_file, SUBSCRIPTIONS, "DIGEST:FILE",
+        "sign what is said there with the private key in this file, as workers with sign= in subscribe2 do",
+        plain="resubscribe-sign", ours=True,
+    )  # fmt: skip
+    resubscribe_keys: Literal["announced", "all"] = option(
+        "announced", one_of("announced", "all"), SUBSCRIPTIONS, "WHICH",
+        "which keys are announced there: announced = those of workers that announce themselves, all = those of all "
+        "sources",
+        plain="resubscribe-keys", ours=True,
     )  # fmt: skip
     discovery: tuple[str, ...] = option(
         (), source_names, DISCOVERY, "NAME|URL",

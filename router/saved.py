@@ -4,8 +4,8 @@
      "sources": {name: {"heard": unix seconds or null, "pools": {key: [node, ...]}, "memory": what the source keeps}},
      "names": {address with a host name: [numeric address, ...]},
      "out": [health, ...], "drained": [[address, ...], [key, ...]]}
-A node is pair.py's list with sni, cores, load and last_check behind it; a health is pair.py's list. Keys that are not
-UTF-8 travel as JSON's escapes of their surrogates.
+A node is pair.py's list with sni, cores, load and last_check behind it, and via where it has one; a health is pair.py's
+list. Keys that are not UTF-8 travel as JSON's escapes of their surrogates.
 
 Strategy: what is restored has been written by anybody, at any time, so it is judged entry by entry: a bad one is
 dropped and counted, and costs no other. Only a value that is not ours as a whole is refused. A restored node stands in
@@ -214,7 +214,7 @@ def _drained(saved: object, result: Restored) -> Drained:
 
 
 def _pack(node: Node) -> list[Any]:
-    return [*pack_node(node), node.sni, node.cores, node.load, node.last_check]
+    return [*pack_node(node), node.sni, node.cores, node.load, node.last_check, *([node.via] if node.via else [])]
 
 
 def _unpack(values: object, result: Restored) -> Node | None:
@@ -223,6 +223,7 @@ def _unpack(values: object, result: Restored) -> Node | None:
         case [
             str(address), int(weight), int(backup), int(modifier1), int(modifier2), str(proto), str(vassal),
             str(algorithm), bool(sni), int(cores), int(load), int() | float() as last_check,
+            *via,
         ] if (
             all(map(_is_text, (address, proto or "-", vassal or "-", algorithm or "-")))
             and 1 <= weight < LARGEST_INT
@@ -233,10 +234,11 @@ def _unpack(values: object, result: Restored) -> Node | None:
             and 0 <= load <= 2 * LARGEST_INT
             and _is_number(last_check)
             and _is_address(address)
+            and (not via or (len(via) == 1 and _is_text(via[0])))
         ):  # fmt: skip
             return Node(
                 address, weight, backup, modifier1, modifier2, proto, vassal, algorithm,
-                sni=sni, cores=cores, load=load, last_check=last_check,
+                via="".join(map(str, via)), sni=sni, cores=cores, load=load, last_check=last_check,
             )  # fmt: skip
     result.dropped += 1
     return None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from router.feed import Feed
 from router.shaping import ShapedFeed
@@ -83,6 +83,13 @@ class Common:
         )  # fmt: skip
         table.feeds.append(feed)
         return feed
+
+
+@runtime_checkable
+class Listening(Source, Protocol):
+    """A source with a socket at an address, as the subscriptions have."""
+
+    address: str
 
 
 @dataclass(frozen=True)

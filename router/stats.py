@@ -137,12 +137,14 @@ def snapshot(
     listen_queue: int,
     usage: Callable[[int], Usage],
     beside: Iterable[dict[str, Any]] = (),
+    receivers: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """The whole stats object.
 
     `sources`: how each of them is (sourcestate.py). `warming`: seconds for which requests for unknown keys may still
     wait. `lookups`: what sources on demand were asked for; what routers refused to ask is added. `listen_queue`:
     connections that wait to be accepted. `usage` looks at a process. `beside`: programs that run beside the routers.
+    `receivers`: the routers that are told of us.
     """
     running = [slot for slot in slots if slot.pid]
     shares = [slot.counts for slot in running]
@@ -177,6 +179,7 @@ def snapshot(
         "complaints": dict(complaints),
         "beside": list(beside),
         "sources": list(sources),
+        "resubscribe": list(receivers),
         "hosts": [
             {"name": address, "addresses": list(name.addresses), "error": name.error}
             for address, name in table.names.items()

@@ -41,6 +41,7 @@ from router.predecessors import KILL_WAIT, Predecessors
 from router.questions import Questions, is_on_demand, whom
 from router.report import Reporter
 from router.resolver import Resolver
+from router.resubscribe import Announcer, Announcers
 from router.saved import NotOurs, save
 from router.shaping import ShapedFeed
 from router.source import Source, supervise
@@ -62,7 +63,8 @@ class Supervisor:
 
     `listeners` are those of each router; `addresses` are those to show in the stats; `log_fd` is where the routers
     write their lines. `estate` was left by the start before this one, and `held` is to be left to the next one, as are
-    the descriptors that we were `given`. `beside` are the programs that run beside the routers.
+    the descriptors that we were `given`. `beside` are the programs that run beside the routers, `announcers` tell other
+    routers what this one serves.
     ValueError where the folder of error pages cannot be read.
     """
 
@@ -81,6 +83,7 @@ class Supervisor:
         log_file: LogFile | None = None,
         on_ready: Callable[[], None] = lambda: None,
         beside: Attachments | None = None,
+        announcers: Sequence[Announcer] = (),
     ) -> None:
         self.options = without_cheap(options, [one.source for one in sources])
         self.pages = own_pages(options.error_pages)
@@ -120,6 +123,7 @@ class Supervisor:
         )
         self.held = held
         self.given = given
+        self.announcers = Announcers(announcers, self.table, options.resubscribe_keys, self.sources)
         self.predecessors = Predecessors(self.estate.routers)
         self.beside = beside or Attachments()
         self.stats_listener = stats_listener
@@ -151,6 +155,7 @@ class Supervisor:
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         if self.options.health_check != "none":
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
+        self.announcers.start()
         discoveries = [gevent.spawn(self.discover, source) for source in self.sources]
         watches: list[Callable[[], None]] = [self.watch_sources, self.watchdog.run, self.succeed, self.reporter.run]
         if self.options.harakiri:
@@ -164,6 +169,7 @@ class Supervisor:
         gevent.spawn(self.say_who_is_waited_for)  # behind those who have something to say at once
         self.stopping.wait()
         notify.stopping()
+        self.announcers.withdraw()  # while we still accept what they send
         gevent.killall([*lookers, *discoveries], block=False)  # one that does not let go must not keep us
         self.fleet.order(stop=True)
         self.predecessors.stop(self.options.drain_timeout)
@@ -317,6 +323,7 @@ class Supervisor:
         if change.opened:
             self.questions.known(change.key)
         self.fleet.note_change(change)
+        self.announcers.note([change.key])
 
     def on_health(self, endpoint: Endpoint) -> None:
         self.changes += 1
@@ -324,10 +331,12 @@ class Supervisor:
             endpoint.failed_at = time()
         if endpoint.state in (LIVE, OUT):
             self.fleet.note_health(endpoint.address)
+        self.announcers.note_health(endpoint)
 
     def on_drain(self) -> None:
         self.changes += 1
         self.fleet.note_drain()
+        self.announcers.note(list(self.table.pools))
 
     # Stats and the admin API.
 
@@ -349,6 +358,7 @@ class Supervisor:
             lag=self.lag.worst,
             all_counted=all_counted,
             rules=KeyRules.of(self.options),
+            receivers=self.announcers.rows(),
         )
 
     def _addresses_by_use(self) -> dict[str, list[str]]:
@@ -373,6 +383,7 @@ class Supervisor:
             self.slots,
             addresses=self.addresses,
             sources=[source.row() for source in self.sources],
+            receivers=self.announcers.rows(),
             cwd=self.cwd,
             warming=ceil(self.warming_left()),
             lookups=self.questions.counts(),

@@ -13,7 +13,7 @@ from grp import getgrnam
 from ipaddress import ip_network
 from pwd import getpwnam
 
-from router.address import AddressError, Local, Shared, parse_local
+from router.address import AddressError, HostName, Inet, Local, Shared, Unix, parse_local, parse_node
 from router.static import static_node
 from router.url import parse_url, url_of
 
@@ -102,6 +102,35 @@ def _local(text: str) -> Local:
 def node_address(text: str) -> str:
     """A node that an option names."""
     static_node(text)
+    return text
+
+
+def receiver(text: str) -> str:
+    """Where a subscription server listens."""
+    found = _local(text)
+    if not isinstance(found, Inet | HostName | Unix):
+        raise ValueError("nothing can be sent there (legal: HOST:PORT, [IPV6]:PORT, a path or @NAME)")
+    if 0 in (found.sockaddr[1:2] if isinstance(found, Inet) else [found.port] if isinstance(found, HostName) else []):
+        raise ValueError("port 0 is out of range (1 to 65535)")
+    return text
+
+
+def node_place(text: str) -> str:
+    """Where somebody else may connect to."""
+    try:
+        parse_node(text)
+    except AddressError as error:
+        raise ValueError(error.reason) from None
+    if len(os.fsencode(text)) > 255:
+        raise ValueError("an address that is announced has 255 bytes at most")
+    return text
+
+
+def digest_and_file(text: str) -> str:
+    """The name of a digest and a key's file."""
+    digest, _, file = text.partition(":")
+    if not (digest and file):
+        raise ValueError("no digest and file (legal: DIGEST:FILE, as in SHA256:/etc/router.pem)")
     return text
 
 

@@ -44,6 +44,7 @@ class State:
     now: float
     wall: float
     lag: float = 0.0  # seconds by which the supervisor's loop was late, at worst, in the last minute
+    receivers: Sequence[Json] = ()  # the routers that are told of us, and how each of them is
     all_counted: bool = True  # has each router process told what it has counted by now?
     rules: KeyRules = NO_RULES
 
@@ -79,6 +80,7 @@ def status(state: State) -> Json:
         "out": sum(turn(endpoint, state.now) == OUT for endpoint in table.out),
         "drained": [{"what": word, "kind": kind} for kind, word in drained(table)],
         "processes": [_process(slot) for slot in state.slots],
+        "resubscribe": list(state.receivers),
         **sources(state),
     }
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from discovery.identity import IDENTITY
 from discovery.subscription import SWEEP_EVERY, Subscription
 from router.node import Node
 from router.table import UNLIMITED, Table
@@ -46,12 +47,13 @@ class Announced:
         max_keys: int = UNLIMITED,
         max_nodes: int = UNLIMITED,
         wall: float = UNIX_SECONDS + 0.9,
+        identity: str = IDENTITY,
         **settings: Any,
     ) -> None:
         self.now = 5000.0
         self.wall = wall
         query = urlencode({name.replace("_", "-"): value for name, value in settings.items()}, doseq=True)
-        self.source = Subscription(f"{url}?{query}", clock=lambda: self.now, wall=lambda: self.wall)
+        self.source = Subscription(f"{url}?{query}", clock=lambda: self.now, wall=lambda: self.wall, identity=identity)
         self.table = Table()
         self.feed = self.table.feed(self.source.name, max_keys, max_nodes)
         self.senders: list[socket.socket] = []

@@ -325,6 +325,17 @@ DIFFERENCES = (
         "All clients of one nginx had one node, and each node that came or went moved nearly everybody.",
     ),
     Difference(
+        "resubscribe",
+        SUBSCRIPTIONS,
+        "`resubscribe` forwards each datagram as it comes, refused ones too, with weight 0, the node's modifiers and "
+        "`sni_*`, and unsigned; the farewell of one node withdraws the router though it has others.",
+        "For each key of the map the router says at once, and each 10 s, that it is there, with the sum of the nodes' "
+        "weights and modifiers 0, and withdraws when no node can be asked. `resubscribe-sign` signs. `sni_*` is not "
+        "passed on. A key that comes back to where it came from is dropped.",
+        "One worker that stopped took all others of its key out, and two routers that told each other kept a key for "
+        "ever.",
+    ),
+    Difference(
         "backup",
         SUBSCRIPTIONS,
         "2.0 takes a backup node for any other.",

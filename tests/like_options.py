@@ -84,7 +84,6 @@ NOT_YET = {
     "a_sum": "one = 1\nfastrouter-processes = %(one + 1)\n",
     "an_environment_variable": "fastrouter-processes = $(LIKE_COUNT:-2)\n",
     "a_for_block": "for = 2\nfastrouter-processes = %(_)\nendfor =\n",
-    "resubscribe": "fastrouter-resubscribe = 127.0.0.1:1\n",
 }
 LATER = [Case(7, name, partial(refused_ini, text), ["later"], REFUSED) for name, text in NOT_YET.items()]
 

@@ -7,8 +7,10 @@ import threading
 import time
 from functools import partial
 
-from clients import packet, request, subscription
+from clients import packet, request, subscription, withdraw
 from like import CLOSED, GET, OPEN_S, REFUSED, A, Case, Stage, case
+from router.address import name_of
+from router.uwsgi import iter_vars
 from scripted import ScriptedNode, answer, wait_for, when
 
 NODE = "127.0.0.1:1"
@@ -248,6 +250,53 @@ def announcements_by_unix_datagram(stage: Stage) -> None:
     assert stage.start(subscriptions=str(stage.folder / "subscriptions.sock"))
     stage.node()
     stage.ask()
+
+
+@case(
+    3,
+    why=["resubscribe"],
+    differs={
+        "said 1": (
+            ("subscribes", "foo.com", "<router>", "0", "0", "0"),
+            ("subscribes", "foo.com", "<router>", "0", "0", "2"),
+        ),
+        "said 2": (
+            ("subscribes", "foo.com", "<router>", "5", "6", "0"),
+            ("subscribes", "foo.com", "<router>", "0", "0", "5"),
+        ),
+        "said 3": (
+            ("unsubscribes", "foo.com", "<router>", "0", "0", "0"),
+            ("subscribes", "foo.com", "<router>", "0", "0", "2"),
+        ),
+        "said 4": (None, ("unsubscribes", "foo.com", "<router>", "0", "0", "0")),
+    },
+)
+def a_router_that_announces_itself_to_another(stage: Stage) -> None:
+    """Two nodes come, then each of them goes; what is said of that, but for renewals."""
+    said: list[tuple[str, ...]] = []
+    with contextlib.closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(10)
+
+        def next_one() -> tuple[str, ...]:
+            data = other.recv(4096)
+            fields = {key.decode(): value.decode() for key, value in iter_vars(data, len(data))}
+            command = "unsubscribes" if data[3] else "subscribes"
+            return (command, *(fields[name] for name in ("key", "address", "modifier1", "modifier2", "weight")))
+
+        stage.start(resubscribe=[name_of(other.getsockname())])
+        stage.announce(NODE, weight=2)
+        said.append(next_one())
+        stage.announce("127.0.0.1:2", weight=3, modifier1=5, modifier2=6)
+        said.append(next_one())
+        withdraw(stage.router.subscriptions, "foo.com", "127.0.0.1:2")
+        said.append(next_one())
+        if not stage.fastrouter:
+            withdraw(stage.router.subscriptions, "foo.com", NODE)
+            said.append(next_one())
+    for number, words in enumerate(said, start=1):
+        stage.see(f"said {number}", words)
+    stage.leave_out("log", "stats")
 
 
 # 4. Algorithms.

@@ -202,6 +202,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "subscriptions_sign_skip_uid": ("1000", (1000,)),
     "subscriptions_use_credentials": ("true", True),
     "subscriptions_credentials_check": ("/own/", ("/own/",)),
+    "resubscribe": ("10.0.0.1:2626", ("10.0.0.1:2626",)),
+    "resubscribe_address": (":3031", ":3031"),
+    "resubscribe_sign": ("SHA256:/etc/r.pem", "SHA256:/etc/r.pem"),
+    "resubscribe_keys": ("all", "all"),
     "discovery": ("dns", ("dns",)),
     "to": (":1,7", (":1,7",)),
     "use_cache": ("/etc/map", "/etc/map"),
@@ -843,8 +847,8 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 
 REFUSED = """
-    fastrouter-zerg fastrouter-resubscribe fastrouter-resubscribe-bind fastrouter-emperor-socket
-    fastrouter-defer-connect-timeout immediate-uid chroot log-syslog pause
+    fastrouter-zerg fastrouter-resubscribe-bind fastrouter-emperor-socket fastrouter-defer-connect-timeout
+    immediate-uid chroot log-syslog pause
 """
 
 
@@ -858,7 +862,7 @@ def test_what_would_change_the_router_and_is_not_there_is_refused(name: str) -> 
     assert refusal("", **environ).endswith(f"{name} is not supported yet by gfrouter {__version__}")
 
 
-@pytest.mark.parametrize("line", ["resubscribe-bind = :2", "resubscribe = :1"])
+@pytest.mark.parametrize("line", ["resubscribe-bind = :2", "resubscribe-bind = :1"])
 def test_their_plain_spellings_are_refused_too(line: str) -> None:
     name = line.split(" = ")[0]
     assert ini_refusal(line, section="gfrouter") == (

@@ -62,7 +62,7 @@ addresses = st.builds("10.0.0.{}:{}".format, st.integers(1, 9), st.integers(1, 6
 byte = st.integers(0, 255)
 nodes = st.builds(
     Node, addresses, weight=st.integers(1, 2**31), backup=byte, modifier1=byte, modifier2=byte, vassal=texts,
-    sni=st.booleans(), cores=byte, load=st.integers(0, 2**64), last_check=st.floats(0, 2e9),
+    sni=st.booleans(), via=st.just("") | texts, cores=byte, load=st.integers(0, 2**64), last_check=st.floats(0, 2e9),
 )  # fmt: skip
 slices = st.dictionaries(texts, st.lists(nodes, min_size=1, max_size=3), max_size=4)
 
@@ -212,7 +212,8 @@ GOOD = [":1", 1, 0, 0, 0, "", "", "", False, 0, 0, 0]
 @pytest.mark.parametrize(
     "bad",
     [
-        None, [], [":1"], {}, "x", [*GOOD, 1], [1, *GOOD[1:]], ["fd://3", *GOOD[1:]], [":0", *GOOD[1:]],
+        None, [], [":1"], {}, "x", [*GOOD, 1], [*GOOD, ""], [*GOOD, "a", "b"],
+        [1, *GOOD[1:]], ["fd://3", *GOOD[1:]], [":0", *GOOD[1:]],
         [":1", 0, *GOOD[2:]], [":1", "1", *GOOD[2:]], [":1", 10**40, *GOOD[2:]], [":1", 1, -1, *GOOD[3:]],
         [":1", 1, 0, 256, *GOOD[4:]], ["/" + "x" * 5000, *GOOD[1:]], ["/\ud800", *GOOD[1:]],
         [*GOOD[:5], "", "\ud800", *GOOD[7:]], [*GOOD[:11], float("inf")], [*GOOD[:11], None],
