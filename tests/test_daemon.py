@@ -43,6 +43,7 @@ def test_the_command_ends_when_the_daemon_serves(tmp_path: Path) -> None:
         assert daemon.pid_file.exists(), "as uWSGI, without vacuum"
 
 
+@pytest.mark.slow
 def test_a_daemon_starts_anew_in_place_and_stays_one(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--vacuum") as daemon:
         for number in (signal.SIGHUP, signal.SIGUSR2):

@@ -34,6 +34,7 @@ def test_each_of_them_holds_the_pid_and_vacuum_removes_them(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_stop_and_reload_reach_the_gfrouter(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     with Router(pidfile=file) as router:

@@ -64,6 +64,7 @@ def test_all_processes_are_of_that_user_and_serve(words: list[str], expected: ob
 
 
 @needs_root
+@pytest.mark.slow
 def test_what_is_bound_and_written_before_is_roots(folder: Path) -> None:
     private = folder / "private"
     private.mkdir(mode=0o700)
@@ -93,6 +94,7 @@ def test_what_is_bound_and_written_before_is_roots(folder: Path) -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_the_default_admin_socket_stays_roots_over_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GFROUTER_ADMIN")
     own_run = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh")
@@ -105,6 +107,7 @@ def test_the_default_admin_socket_stays_roots_over_a_reload(monkeypatch: pytest.
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_user_that_comes_with_a_reload_is_tried_before(folder: Path) -> None:
     ini, first = folder / "router.ini", free_address()
     text = f"[uwsgi]\nfastrouter = {first}\nfastrouter-subscription-server = {free_address()}\n"
@@ -119,6 +122,7 @@ def test_a_user_that_comes_with_a_reload_is_tried_before(folder: Path) -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_what_the_user_may_not_do_at_a_reload_leaves_all_as_it_was(folder: Path) -> None:
     ini = folder / "router.ini"
     first, hidden = free_address(), folder / "sock"
@@ -137,6 +141,7 @@ def test_what_the_user_may_not_do_at_a_reload_leaves_all_as_it_was(folder: Path)
 
 
 @needs_root
+@pytest.mark.slow
 def test_the_log_file_is_given_to_the_user_who_opens_it_anew(folder: Path) -> None:
     folder.chmod(0o777)
     log = folder / "log"

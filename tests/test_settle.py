@@ -52,6 +52,7 @@ def test_a_folder_is_entered_when_all_is_bound(folders: tuple[Path, Path]) -> No
     assert not (after / "pid2").exists()
 
 
+@pytest.mark.slow
 def test_own_pages_are_looked_for_there(folders: tuple[Path, Path]) -> None:
     before, after = folders
     (after / "pages").mkdir()
