@@ -6,14 +6,14 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from time import monotonic, time
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlencode
 
-from router import __version__, commands, net
-from router.configuration import HelpRequested, VersionRequested, load
+from router import __version__, commands, net, verdicts
+from router.configuration import Examination, HelpRequested, VersionRequested, examine
 from router.errors import own_pages
 from router.handover import Estate, inherited
 from router.help import help_text
@@ -25,6 +25,7 @@ from router.source import Source
 from router.sources import Common, Opened, load_source, open_source, words
 from router.static import Static
 from router.supervisor import Supervisor
+from router.surroundings import here
 from router.systemd import passed_sockets
 from router.table import Table
 from router.uwsgi import printable
@@ -38,10 +39,11 @@ def main(argv: Sequence[str]) -> int:
         return commands.run(command, list(argv[1:]))
     try:
         estate = inherited(os.environ, os.getpid(), os.getppid())
-        options, warnings = load(argv, os.environ)
-        if options.check:
-            check(options, estate)
-            return 0
+        found = examine(argv, here(os.environ, estate.resumed))
+        if found.check:
+            return report(found, estate)
+        if found.options is None:
+            raise ValueError(in_one_line(found.problems))
     except HelpRequested:
         print(help_text(), commands.help_text(), sep="\n", end="")
         return 0
@@ -54,11 +56,11 @@ def main(argv: Sequence[str]) -> int:
     # In a container the log is what the first process writes to its standard output.
     stream = sys.stdout if os.getpid() == 1 else sys.stderr
     log_to(stream)
-    for line in warnings:
+    for line in found.warnings:
         log.warning("%s", line)
     try:
         with ExitStack() as stack:
-            compose(options, stack, stream.fileno(), estate).run()
+            compose(found.options, stack, stream.fileno(), estate).run()
     except ValueError as error:
         log.error("gfrouter: %s", error)
         return 1
@@ -106,24 +108,55 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate) -> 
     )
 
 
-def check(options: Options, estate: Estate) -> None:
-    """Whether they can be used. ValueError, if not. Addresses are bound where a start before us asks, in whose place
-    they would be, and whose `estate` we have; anybody else may ask while a gfrouter runs.
+def report(found: Examination, estate: Estate) -> int:
+    """Say what will happen, option by option, and return the exit status. The last line is the reason, if not 0."""
+    problems = found.problems
+    if found.options is not None:
+        problems = check(found.options, estate)
+    print(verdicts.page(found, problems), end="", flush=True)
+    if problems:
+        print(f"gfrouter: {in_one_line(problems)}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def in_one_line(problems: Sequence[str]) -> str:
+    """The first of them, and where the others are."""
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more} more, which --check lists)" if more else "")
+
+
+def check(options: Options, estate: Estate) -> list[str]:
+    """Why they cannot be used. Addresses are bound where a start before us asks, in whose place they would be, and
+    whose `estate` we have; anybody else may ask while a gfrouter runs.
     """
-    own_pages(options.error_pages)
+    problems: list[str] = []
+    with noted(problems):
+        own_pages(options.error_pages)
     if not estate.resumed:
         for word in words(options.discovery):
-            if word != SUBSCRIPTION:
-                open_source(word)
-        return
-    restore(estate.state, Table(), (), now=monotonic(), wall=time())
-    with ExitStack() as stack:
+            with noted(problems):
+                if word != SUBSCRIPTION:
+                    open_source(word)
+        return problems
+    with noted(problems):
+        restore(estate.state, Table(), (), now=monotonic(), wall=time())
+    with noted(problems), ExitStack() as stack:
         passed = passed_sockets(os.environ, os.getppid())
         sockets = Sockets(options, stack, passed, estate, own=set(estate.descriptors()), trial=True)
         sockets.listeners()
         discover(options, sockets)
         sockets.stats()
         admin(options, sockets)
+    return problems
+
+
+@contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """What is wrong goes into the list, and the next thing is looked at."""
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))
 
 
 def admin(options: Options, sockets: Sockets) -> socket.socket | None:
