@@ -7,15 +7,15 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from time import monotonic, time
 from typing import cast
 from urllib.parse import quote, urlencode
 
-from router import __version__, commands, daemon, mappers, net, privileges
+from router import __version__, commands, daemon, mappers, net, privileges, verdicts
 from router.attached import Attachments
-from router.configuration import HelpRequested, VersionRequested, load
+from router.configuration import Examination, HelpRequested, VersionRequested, examine
 from router.daemon import Launcher
 from router.errors import own_pages
 from router.handover import Estate, inherited
@@ -31,6 +31,7 @@ from router.sockets import Sockets
 from router.sources import Common, Listening, Opened, load_source, open_source, words
 from router.static import Static
 from router.supervisor import Supervisor
+from router.surroundings import here
 from router.systemd import passed_sockets
 from router.table import Table
 from router.uwsgi import printable
@@ -46,10 +47,12 @@ def main(argv: Sequence[str]) -> int:
         return commands.run(command, list(argv[1:]))
     try:
         estate = inherited(os.environ, os.getpid(), os.getppid())
-        options, warnings = load(argv, os.environ)
-        if options.check:
-            check(options, estate)
-            return 0
+        found = examine(argv, here(os.environ, estate.resumed))
+        if found.check:
+            return report(found, estate)
+        options = found.options
+        if options is None:
+            raise ValueError(in_one_line(found.problems))
         for file, number in (options.stop, signal.SIGINT), (options.reload, signal.SIGHUP):
             if file is not None:
                 tell(file, number)
@@ -71,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"gfrouter: {error}", file=sys.stderr)
         return 1
     log_to(stream)
-    for line in warnings:
+    for line in found.warnings:
         log.warning("%s", line)
     try:
         with ExitStack() as stack:
@@ -150,23 +153,45 @@ def compose(options: Options, stack: ExitStack, log_fd: int, estate: Estate, lau
     )
 
 
-def check(options: Options, estate: Estate) -> None:
-    """Whether they can be used. ValueError, if not. Addresses are bound where a start before us asks, in whose place
-    they would be, and whose `estate` we have; anybody else may ask while a gfrouter runs.
+def report(found: Examination, estate: Estate) -> int:
+    """Say what will happen, option by option, and return the exit status. The last line is the reason, if not 0."""
+    problems = found.problems
+    if found.options is not None:
+        problems = check(found.options, estate)
+    print(verdicts.page(found, problems), end="", flush=True)
+    if problems:
+        print(f"gfrouter: {in_one_line(problems)}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def in_one_line(problems: Sequence[str]) -> str:
+    """The first of them, and where the others are."""
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more} more, which --check lists)" if more else "")
+
+
+def check(options: Options, estate: Estate) -> list[str]:
+    """Why they cannot be used. Addresses are bound where a start before us asks, in whose place they would be, and
+    whose `estate` we have; anybody else may ask while a gfrouter runs.
     """
-    if options.worker:
-        find_binary(options)
-    announcers(options, ANYWHERE)
+    problems: list[str] = []
+    with noted(problems):
+        own_pages(options.error_pages)
+        if options.worker:
+            find_binary(options)
+    with noted(problems):
+        announcers(options, ANYWHERE)
     if not estate.resumed:
-        for word in words(options.discovery):
-            if word != SUBSCRIPTION:
-                open_source(word)
-        for url in mappers.urls(options):
-            open_source(url)
-        mappers.nodes(options)
+        for word in [*words(options.discovery), *mappers.urls(options)]:
+            with noted(problems):
+                if word != SUBSCRIPTION:
+                    open_source(word)
+        with noted(problems):
+            mappers.nodes(options)
     else:
-        restore(estate.state, Table(), (), now=monotonic(), wall=time())
-        with ExitStack() as stack:
+        with noted(problems):
+            restore(estate.state, Table(), (), now=monotonic(), wall=time())
+        with noted(problems), ExitStack() as stack:
             passed = passed_sockets(os.environ, os.getppid())
             sockets = Sockets(options, stack, passed, estate, own=set(estate.descriptors()), trial=True)
             sockets.listeners()
@@ -175,11 +200,22 @@ def check(options: Options, estate: Estate) -> None:
             discover(options, sockets)
             sockets.stats()
             admin(options, sockets)
-        privileges.drop(options)
-    change_folder(options, estate)
-    if estate.resumed:
-        privileges.check_state_file(options)
-    own_pages(options.error_pages)
+        with noted(problems):
+            privileges.drop(options)
+    with noted(problems):
+        change_folder(options, estate)
+        if estate.resumed:
+            privileges.check_state_file(options)
+    return problems
+
+
+@contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """What is wrong goes into the list, and the next thing is looked at."""
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))
 
 
 def admin(options: Options, sockets: Sockets) -> socket.socket | None:

@@ -1,7 +1,7 @@
 """uWSGI's options that gfrouter does not have, and what it says to each.
 
 Every name that uWSGI's `--help` lists (2.0 with the plugins of its PyPI build, and the core of 2.1) has one
-of four verdicts, so that an unchanged uWSGI configuration either works, is commented on, or is refused with a
+of these verdicts, so that an unchanged uWSGI configuration either works, is commented on, or is refused with a
 reason: a restriction (uid, sign-check) that is silently not in force would be worse than no start at all.
 The lists are in getopt's notation: `name` is a flag, `name=` takes a value, `name?` only as `name=VALUE`.
 """
@@ -10,15 +10,23 @@ from __future__ import annotations
 
 from typing import Literal
 
+from router import __version__
+from router.gather import AS_AN_INI
 from router.values import FALSE_WORDS
 
 # silent: true of gfrouter anyway. idle: tunes what gfrouter does not have. worker: means the application
-# workers. refused: would change what the router does, and it cannot yet.
-Verdict = Literal["silent", "idle", "worker", "refused"]
+# workers. dialect: steers how the rest is read (gather.py). refused: would change what the router does, and it
+# cannot; postponed: the same, and it is meant to.
+Verdict = Literal["silent", "idle", "worker", "dialect", "refused", "postponed"]
 
-FASTROUTER_REFUSED = """
-    zerg= resubscribe-bind= emperor-socket= defer-connect-timeout=
-"""
+# By name, with what is not there.
+POSTPONED = {
+    "fastrouter-zerg": ("=", "sockets of a zerg server"),
+    "fastrouter-emperor-socket": ("=", "waking vassals over an emperor's socket"),
+    "fastrouter-resubscribe-bind": ("=", "an address of its own for what is sent on"),
+    "fastrouter-defer-connect-timeout": ("=", "connecting later to a vassal that is being woken"),
+    "subscription-vassal-required": ("", "vassals in announcements"),
+}
 
 FASTROUTER_IDLE = """
     events= buffer-size= subscription-slot=
@@ -28,13 +36,16 @@ CORE_SILENT = """
     autoload die-on-term log-reopen master need-plugin= need-plugins= plugin= plugin-dir= plugins= plugins-dir=
 """
 
-# By what they touch: the configuration's own text, sockets, privileges, process and log, subscriptions.
-CORE_REFUSED = """
+DIALECT = """
     for= for-glob= for-times= for-readline= endfor? end-for? if-opt= if-not-opt= if-env= if-not-env=
     ifenv= if-reload if-not-reload if-hostname= if-not-hostname= if-hostname-match= if-not-hostname-match=
     if-exists= if-not-exists= ifexists= if-plugin= if-not-plugin= ifplugin= if-file= if-not-file= if-dir=
-    if-not-dir= ifdir= if-directory= else= endif? end-if? include= inherit= inject-before= inject-after=
-    xml= xmlconfig= yaml= yml= json= js= config= fallback-config= set= set-placeholder= set-ph=
+    if-not-dir= ifdir= if-directory= else= endif? end-if? include= inherit= set= set-placeholder= set-ph=
+"""
+
+# By what they touch: the configuration's own text, sockets, privileges, process and log, subscriptions.
+CORE_REFUSED = """
+    inject-before= inject-after= xml= xmlconfig= yaml= yml= json= js= config= fallback-config=
     declare-option= declare-option2= resolve= blacklist= end-blacklist whitelist= end-whitelist
 
     undeferred-shared-socket= abstract-socket fork-socket= fork-server=
@@ -51,8 +62,6 @@ CORE_REFUSED = """
     exec-post-jail= exec-in-jail= exec-as-root= exec-as-user= exec-as-user-atexit= pause=
     attach-control-daemon= attach-daemon2= smart-attach-daemon= smart-attach-daemon2=
     suspend= resume= connect-and-read= extract= dump-options show-config exit? build-plugin=
-
-    subscription-vassal-required
 """
 
 CORE_WORKER = """
@@ -205,6 +214,22 @@ CORE_WORKER = """
 """
 
 
+# Where it is not the version's fault alone.
+REASONS = {
+    **dict.fromkeys(("xml", "xmlconfig", "yaml", "yml", "json", "js", "config"), AS_AN_INI),
+    **dict.fromkeys(("inject-before", "inject-after"), "gfrouter puts no text into other files: include its settings"),
+    **dict.fromkeys(
+        ("declare-option", "declare-option2"), "gfrouter has no options of your own: write out what it does"
+    ),
+    **dict.fromkeys(
+        ("blacklist", "end-blacklist", "whitelist", "end-whitelist"), "gfrouter does not restrict what a file may say"
+    ),
+    "fallback-config": "gfrouter does not start over with another file: whoever starts it has to",
+    "resolve": "gfrouter puts no DNS answer into a placeholder: addresses may hold host names",
+    **{name: f"postponed: gfrouter {__version__} has no {what}" for name, (_, what) in POSTPONED.items()},
+}
+
+
 def verdict(name: str, value: str, plain: bool) -> Verdict | None:
     """What to do about a setting that is not gfrouter's; None when uWSGI does not know the name either.
 
@@ -212,11 +237,17 @@ def verdict(name: str, value: str, plain: bool) -> Verdict | None:
     What is refused may stand there when it asks for nothing: a flag that says no.
     """
     found, notation = KNOWN.get(name) or (plain and KNOWN.get(f"fastrouter-{name}")) or (None, "")
-    if found != "refused":
+    if found not in ("refused", "postponed"):
         return found
     if notation == "" and value.lower() in FALSE_WORDS:
         return "silent"
-    return "refused"
+    return found
+
+
+def why(name: str) -> str:
+    """Why a name that is refused or postponed is; it may be the plain spelling."""
+    reason = REASONS.get(name) or REASONS.get(f"fastrouter-{name}")
+    return reason or f"{name} is not supported yet by gfrouter {__version__}"
 
 
 def notations(*verdicts: Verdict) -> list[tuple[str, str]]:
@@ -231,7 +262,8 @@ def _entries(verdict: Verdict, text: str, prefix: str = "") -> dict[str, tuple[V
 KNOWN: dict[str, tuple[Verdict, str]] = {
     **_entries("worker", CORE_WORKER),
     **_entries("silent", CORE_SILENT),
+    **_entries("dialect", DIALECT),
     **_entries("refused", CORE_REFUSED),
-    **_entries("refused", FASTROUTER_REFUSED, prefix="fastrouter-"),
     **_entries("idle", FASTROUTER_IDLE, prefix="fastrouter-"),
+    **{name: ("postponed", notation) for name, (notation, _) in POSTPONED.items()},
 }

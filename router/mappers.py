@@ -9,16 +9,13 @@ worker's socket is a node for any key, as those of `to` are.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
 from router.address import AddressError, parse_node
-from router.ini import OptionsError, Setting, expand, unescaped
+from router.gather import Gathered
 from router.options import Options
-
-# By field: every assignment and the value that it gave, the weakest first.
-Given = dict[str, list[tuple[Setting, Any]]]
+from router.setting import Finding, Given, OptionsError
 
 MAPPERS = ("use_cache", "use_pattern", "subscription_server", "use_base", "use_code_string", "use_socket", "to")
 THEIRS = "fastrouter-"
@@ -33,43 +30,47 @@ SOCKETS = {
 }  # fmt: skip
 
 
-def one_mapper(given: Given) -> list[str]:
-    """Take out the mappers that a fastrouter would ignore, and say so: a line for each."""
-    active, lines = "", []
+def one_mapper(given: Given) -> list[Finding]:
+    """Take out the mappers that a fastrouter would ignore, and say so; those that were."""
+    active, ignored = "", []
     for field in MAPPERS:
-        theirs = [setting for setting, _ in given.get(field, ()) if setting.name.startswith(THEIRS)]
+        theirs = [finding for finding, _ in given.get(field, ()) if finding.setting.name.startswith(THEIRS)]
         if theirs and not active:
-            active = theirs[0].name
+            active = theirs[0].setting.name
         elif theirs:
             given[field] = [one for one in given[field] if one[0] not in theirs]
-            for one in theirs:
-                ours = one.name.removeprefix(THEIRS)
-                lines.append(
-                    f"{one.shown}: ignored, as a fastrouter does beside {active}, which answers alone "
-                    f"(as --{ours}, or {ours} in [gfrouter], both are asked)"
-                )
-    return lines
+            for finding in theirs:
+                ours = finding.setting.name.removeprefix(THEIRS)
+                text = f"as a fastrouter does beside {active}, which answers alone"
+                finding.become("ignored", f"{text} (as --{ours}, or {ours} in [gfrouter], both are asked)")
+            ignored += theirs
+    return ignored
 
 
-def worker_socket(given: Given, settings: Sequence[Setting], placeholders: Mapping[str, str]) -> str:
-    """Where the worker of the same configuration listens that `use-socket` means; "" where that is not said.
-    OptionsError where a router cannot connect to it.
+def worker_socket(given: Given, gathered: Sequence[Gathered]) -> str:
+    """Where the worker of the same configuration listens that `use-socket` means; "" where that is not said, or where
+    a router cannot connect to it, which is then found.
     """
     if not given.get("use_socket"):
         return ""
     wanted, number = given["use_socket"][-1]
-    sockets = [one for one in settings if one.name in SOCKETS and not (one.plain and one.origin == "file")]
+    sockets = [
+        each
+        for each in gathered
+        if each.setting.name in SOCKETS and each.is_in_force
+        if not (each.setting.plain and each.setting.origin == "file")
+    ]
     if number >= len(sockets):
         return ""
-    socket = sockets[number]
+    socket, address = sockets[number].setting, sockets[number].value
     if not SOCKETS[socket.name]:
-        raise OptionsError(f"{wanted.shown}: {socket.shown}: nobody speaks uwsgi there")
+        wanted.become("refused", f"{socket.shown}: nobody speaks uwsgi there")
+        return ""
     try:
-        address = unescaped(expand(socket.value, placeholders))
         parse_node(address)
-    except ValueError as error:
-        reason = error.reason if isinstance(error, AddressError) else error
-        raise OptionsError(f"{wanted.shown}: {socket.shown}: no address to connect to: {reason}") from None
+    except AddressError as error:
+        wanted.become("refused", f"{socket.shown}: no address to connect to: {error.reason}")
+        return ""
     return address
 
 

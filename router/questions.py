@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 import gevent
@@ -22,6 +22,7 @@ from gevent.event import Event
 from router.feed import Feed
 from router.logs import Complaints
 from router.lookups import ANY, HOSTS, NOBODY
+from router.options import Options
 from router.source import Source
 from router.table import Table
 from router.uwsgi import printable
@@ -167,3 +168,17 @@ class Questions:
     def _deny(self, key: str, question: Question) -> None:
         for tell in question.tell:
             tell(key)
+
+
+def without_cheap(options: Options, sources: Sequence[Source]) -> Options:
+    """What a router that accepts nothing is never asked for, no source on demand is asked for either; and a worker of
+    our own is asked by nobody but the router.
+    """
+    if options.cheap and options.worker and options.worker.is_private:
+        log.info("cheap mode is off: the worker beside the router answers what has no other node")
+        return replace(options, cheap=False)
+    names = ", ".join(source.name for source in sources if is_on_demand(source))
+    if not (options.cheap and names):
+        return options
+    log.warning("cheap mode is off: %s knows a node only when a request has asked for it", names)
+    return replace(options, cheap=False)

@@ -42,7 +42,11 @@ APPLICATIONS = frozenset(
 DAEMONS = frozenset({"attach-control-daemon", "attach-daemon2", "smart-attach-daemon", "smart-attach-daemon2"})
 # uWSGI means these for every socket of an instance, the worker's own ones included.
 OF_BOTH = frozenset(
-    {"chmod", "chmod-socket", "chown-socket", "freebind", "listen", "reuse-port", "stats-http", "vacuum"}
+    {
+        *("chmod", "chmod-socket", "chown-socket", "freebind", "listen", "reuse-port", "stats-http", "vacuum"),
+        *("auto-procname", "procname", "procname-append", "procname-master"),
+        *("procname-prefix", "procname-prefix-spaced"),
+    }
 )
 # The worker has them anyway, and `die-on-term` is the handler of GRACEFUL.
 OURS = frozenset({"die-on-term", "master"})
@@ -51,6 +55,15 @@ PRIVATE = "\0"  # in the place of a socket's address; no text of a file can be i
 # SIGTERM ends the worker when the requests that it has are answered; uWSGI's own ways cut them or start it again.
 GRACEFUL = "unix_signal:15 gracefully_kill_them_all"
 BACKUP = 1  # the level in the pools of the keys that the worker subscribes to
+
+
+class PartError(ValueError):
+    """Why no worker can have this setting, which is shown as `shown`."""
+
+    def __init__(self, shown: str, reason: str) -> None:
+        super().__init__(shown + (reason if reason.startswith(",") else f": {reason}"))
+        self.shown = shown
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ def starts_worker(names: Iterable[str]) -> bool:
 
 def part(said: Sequence[Said], listen: Sequence[str], shared: Sequence[str]) -> Part:
     """The worker's part: `said` without what is the router's alone. `listen` are the router's addresses, `shared` the
-    shared sockets. ValueError where it could not run beside the router.
+    shared sockets. PartError where it could not run beside the router.
     """
     settings: list[tuple[str, str]] = []
     keys: dict[str, int] = {}
@@ -92,7 +105,7 @@ def part(said: Sequence[Said], listen: Sequence[str], shared: Sequence[str]) -> 
         if one.name in OURS or one.name.startswith("fastrouter"):
             continue
         if "\n" in one.value:
-            raise ValueError(f"{one.shown}: a line feed, which the worker's ini cannot hold")
+            raise PartError(one.shown, "a line feed, which the worker's ini cannot hold")
         value = _socket(one, listen, shared) if one.name.endswith("socket") else one.value
         if value != PRIVATE:
             settings.append((one.name, value))
@@ -117,15 +130,15 @@ def _socket(one: Said, listen: Sequence[str], shared: Sequence[str]) -> str:
     """Where the worker is to have a socket that the configuration gives as `one`."""
     if one.value in listen:
         if not one.value.startswith("="):
-            raise ValueError(f"{one.shown}: the router listens there (a shared-socket is for both of them, as =0)")
+            raise PartError(one.shown, "the router listens there (a shared-socket is for both of them, as =0)")
         if one.name not in SOCKETS:
-            raise ValueError(f"{one.shown}: the router takes requests there, and they are uwsgi's")
+            raise PartError(one.shown, "the router takes requests there, and they are uwsgi's")
         return PRIVATE
     if not (one.value.startswith("=") and one.value[1:].isdigit()):
         return one.value
     number = int(one.value[1:])
     if number >= len(shared):
-        raise ValueError(f"{one.shown}, but there are {len(shared)} shared sockets, counted from 0")
+        raise PartError(one.shown, f", but there are {len(shared)} shared sockets, counted from 0")
     return shared[number]
 
 

@@ -38,17 +38,17 @@ from router.logfile import LogFile
 from router.logs import log, log_change
 from router.options import Options
 from router.predecessors import KILL_WAIT, Predecessors
-from router.questions import Questions, is_on_demand, whom
+from router.questions import Questions, is_on_demand, whom, without_cheap
 from router.report import Reporter
 from router.resolver import Resolver
 from router.resubscribe import Announcer, Announcers
 from router.saved import NotOurs, save
 from router.shaping import ShapedFeed
-from router.source import Source, supervise
+from router.source import supervise
 from router.sources import Opened, unique_names
 from router.sourcestate import Watched
 from router.statefile import StateFile, bring_back
-from router.static import FALLBACK, OWN, TO
+from router.static import stand_ins
 from router.statsserver import stats_server
 from router.table import Change, Table
 from router.view import State
@@ -113,7 +113,7 @@ class Supervisor:
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]
         self.addresses = addresses
-        self.cwd = working_directory()  # now: a deployment may remove it later
+        self.cwd = kernel.working_directory()  # now: a deployment may remove it later
         self.reload = gevent.event.Event()
         self.stopping = gevent.event.Event()
         self.fleet = Fleet(self.slots, self.table, self.start_router, self.stopping)
@@ -391,31 +391,3 @@ class Supervisor:
             usage=kernel.usage,
             beside=self.beside.rows(),
         )
-
-
-def stand_ins(options: Options) -> list[str]:
-    """The keys whose nodes serve a key that has none, in the order in which they are asked."""
-    fallback = [FALLBACK] if options.fallback_on_no_key else []
-    return [*filter(None, [options.subscription_fallback_key]), TO, OWN, *fallback]
-
-
-def without_cheap(options: Options, sources: Sequence[Source]) -> Options:
-    """What a router that accepts nothing is never asked for, no source on demand is asked for either; and a worker of
-    our own is asked by nobody but the router.
-    """
-    if options.cheap and options.worker and options.worker.is_private:
-        log.info("cheap mode is off: the worker beside the router answers what has no other node")
-        return replace(options, cheap=False)
-    names = ", ".join(source.name for source in sources if is_on_demand(source))
-    if not (options.cheap and names):
-        return options
-    log.warning("cheap mode is off: %s knows a node only when a request has asked for it", names)
-    return replace(options, cheap=False)
-
-
-def working_directory() -> str:
-    """Where we were started; empty where that has been removed since."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""

@@ -593,6 +593,15 @@ DIFFERENCES = (
         "No default may take the place of a slip.",
     ),
     Difference(
+        "dialect",
+        CONFIGURATION,
+        "`else` is a placeholder (2.1 has it); `listen = %(name)` is 0; a missing file of `for-readline` has no lines; "
+        "`include` reads XML, YAML and JSON, and `@(exec://...)` runs a command.",
+        "`else` is `else`, `listen` has its value, a missing file is an error. Ini files only, and no commands.",
+        "What is meant is plain, or must not be guessed.",
+        test="test_like_dialect.py::test_a_file_that_reads_otherwise_on_purpose",
+    ),
+    Difference(
         "byte-order-mark",
         CONFIGURATION,
         "A byte-order mark hides the first section of an ini.",

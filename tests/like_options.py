@@ -56,6 +56,8 @@ OF_TWO = {
     "a_placeholder_before_its_key": "fastrouter-processes = %(count)\ncount = 2\n",
     "the_first_value_of_a_placeholder": "count = 2\ncount = 3\nfastrouter-processes = %(count)\n",
     "blanks_around_everything": "  fastrouter-processes   =   2   \n",
+    "a_sum": "one = 1\nfastrouter-processes = %(one + 1)\n",
+    "a_for_block": "for = 3 2\nfastrouter-processes = %(_)\nendfor =\n",
     "the_workers_processes": "workers = 0\n" + TWO,
     "line_ends_of_windows": "colour = red\r\nfastrouter-processes = 2\r\n",
 }
@@ -79,18 +81,13 @@ def refused_ini(text: str, stage: Stage) -> None:
     stage.leave_out("log", "stats")
 
 
-NOT_YET = {
-    "magic_letters": "fastrouter-processes = %k\n",
-    "a_sum": "one = 1\nfastrouter-processes = %(one + 1)\n",
-    "an_environment_variable": "fastrouter-processes = $(LIKE_COUNT:-2)\n",
-    "a_for_block": "for = 2\nfastrouter-processes = %(_)\nendfor =\n",
-}
-LATER = [Case(7, name, partial(refused_ini, text), ["later"], REFUSED) for name, text in NOT_YET.items()]
+LATER = [Case(7, "a_hook", partial(refused_ini, "exec-asap = true\n"), ["later"], REFUSED)]
 
 SLIPS = {
     "no_equals": "fastrouter-processes 2\n",
     "a_number_that_is_missing": "fastrouter-processes =\n",
     "a_number_that_is_a_word": "fastrouter-timeout = soon\n",
+    "a_variable_with_a_default": "fastrouter-processes = $(LIKE_COUNT:-2)\n",
     "neither_yes_nor_no": "fastrouter-cheap = perhaps\n",
     "text_after_a_section": "[uwsgi] ; comment\n",
 }

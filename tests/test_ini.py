@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 
 from router import ini
 from router.configuration import load
-from router.ini import OptionsError
+from router.setting import OptionsError, shown
 
 
 def pairs(text: str, *sections: str) -> list[tuple[str, str]]:
-    settings = ini.parse(text.encode(), "router.ini", sections or ("uwsgi", "gfrouter"))
+    settings = ini.parse(text.encode(), "router.ini", sections or ini.SECTIONS, {"(": "%("})
+    assert not any(setting.trouble for setting in settings)
     return [(setting.name, setting.value) for setting in settings]
 
 
 def refusal(data: bytes | str) -> str:
-    with pytest.raises(OptionsError) as caught:
-        ini.parse(data.encode() if isinstance(data, str) else data, "router.ini", ("uwsgi", "gfrouter"))
-    return str(caught.value)
+    """The one thing that is wrong."""
+    settings = ini.parse(data.encode() if isinstance(data, str) else data, "router.ini", ini.SECTIONS, {})
+    (wrong,) = [setting for setting in settings if setting.trouble]
+    return f"{wrong.shown}: {wrong.trouble}"
 
 
 # --- lines ------------------------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ def test_log_formats_are_plain_values() -> None:
 
 def test_both_sections_are_read_and_others_are_not() -> None:
     text = "[other]\na = 1\n[uwsgi]\nb = 2\n[gfrouter]\nc = 3\n[more]\nd\n[uwsgi]\ne = 4\n"
-    settings = ini.parse(text.encode(), "router.ini", ("uwsgi", "gfrouter"))
+    settings = ini.parse(text.encode(), "router.ini", ini.SECTIONS, {})
     assert [(s.name, s.plain) for s in settings] == [("b", False), ("c", True), ("e", False)]
 
 
@@ -77,14 +79,28 @@ def test_a_section_that_was_asked_for_is_read_alone() -> None:
 
 
 def test_the_section_follows_the_last_colon_of_the_files_name(tmp_path: Path) -> None:
-    path = tmp_path / "router:1.ini"
-    path.write_text("[uwsgi]\na = 1\n[edge]\nb = 2\n")
-    assert [s.name for s in ini.read(f"{path}:edge")] == ["b"]
-    assert [s.name for s in ini.read(f"{path}:")] == ["a"]
+    assert ini.place("router:1.ini:edge") == ("router:1.ini", "edge")
+    assert ini.place("router.ini:") == ("router.ini", "")
+    assert ini.place("router.ini") == ("router.ini", "")
+    assert ini.place(":edge") == ("", "edge")
+
+
+def test_all_that_is_wrong_in_a_file_is_told_and_the_rest_is_read() -> None:
+    settings = ini.parse(b"a = 1\n[uwsgi]\nb c\nd = 1\n\xff\n= 2\n[x\ne = 1\n", "router.ini", ini.SECTIONS, {})
+    assert [(setting.place[-1], setting.name, bool(setting.trouble)) for setting in settings] == [
+        ("1", "", True), ("3", "", True), ("4", "d", False), ("5", "", True), ("6", "", True), ("7", "", True),
+    ]  # fmt: skip
+
+
+def test_a_line_that_a_percent_sign_joins_to_the_next_counts_as_two() -> None:
+    settings = ini.parse(b"[uwsgi]\na = 1%\n2\nb = 3\n", "router.ini", ini.SECTIONS, {"%": "%"})
+    assert [(setting.place, setting.name, setting.value) for setting in settings] == [
+        ("router.ini:2", "a", "12"), ("router.ini:4", "b", "3"),
+    ]  # fmt: skip
 
 
 def test_every_setting_knows_its_place() -> None:
-    settings = ini.parse(b"[uwsgi]\n\nfastrouter-cheap = true\nvacuum\n", "conf/router.ini", ("uwsgi",))
+    settings = ini.parse(b"[uwsgi]\n\nfastrouter-cheap = true\nvacuum\n", "conf/router.ini", ("uwsgi",), {})
     assert [s.shown for s in settings] == [
         "conf/router.ini:3: fastrouter-cheap = true",
         "conf/router.ini:4: vacuum",
@@ -129,16 +145,16 @@ def test_a_message_is_one_short_line_whatever_stands_in_the_file() -> None:
 
 def file_refusal(spec: str) -> str:
     with pytest.raises(OptionsError) as caught:
-        ini.read(spec)
-    return str(caught.value)
+        load(["--ini", spec], {})
+    return str(caught.value).removeprefix(shown(f"--ini {spec}".rstrip()) + ": ")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert file_refusal("/no/such.ini") == "cannot read /no/such.ini: No such file or directory"
     assert file_refusal(str(tmp_path)) == f"cannot read {tmp_path}: Is a directory"
     assert file_refusal("a\0b.ini") == r"cannot read a\x00b.ini: embedded null byte"
-    assert file_refusal("") == "--ini : names no file"
-    assert file_refusal(":uwsgi") == "--ini :uwsgi: names no file"
+    assert file_refusal("") == "names no file"
+    assert file_refusal(":uwsgi") == "names no file"
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
@@ -155,7 +171,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_device_or_a_log_is_no_configuration() -> None:
-    assert file_refusal("/dev/zero") == "cannot read /dev/zero: over 1048576 bytes, which is no ini file"
+    assert file_refusal("/dev/zero") == "cannot read /dev/zero: over 1048576 bytes, which is no configuration"
 
 
 def test_a_section_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -164,76 +180,15 @@ def test_a_section_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert file_refusal(f"{path}:edge") == f"{path}: has no section [edge] (but [uwsgi])"
 
 
-# --- placeholders -----------------------------------------------------------------------------------------
-
-
-def test_placeholders_are_replaced_those_in_their_values_too() -> None:
-    names = {"host": "127.0.0.1", "port": "%(base)1", "base": "303"}
-    assert ini.expand("%(host):%(port)", names) == "127.0.0.1:3031"
-
-
-def test_unknown_placeholders_stay_as_they_are() -> None:
-    assert ini.expand("%(no)-%(yes)-%(no", {"yes": "1"}) == "%(no)-1-%(no"
-
-
-@pytest.mark.parametrize("names", [{"a": "%(a)"}, {"a": "%(b)", "b": "%(a)"}])
-def test_a_placeholder_that_refers_to_itself_is_refused(names: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"^over 100 placeholders in one value \(does one refer"):
-        ini.expand("%(a)", names)
-
-
-def test_placeholders_that_multiply_are_refused_early() -> None:
-    names = {f"a{n}": f"%(a{n + 1})" * 10 for n in range(10)} | {"a10": "", "long": "x" * 30_000}
-    with pytest.raises(ValueError, match=r"^grows past 65536 characters when its placeholders are replaced$"):
-        ini.expand("%(long)%(long)%(long)", names)
-    with pytest.raises(ValueError, match=r"^over 100 placeholders"):
-        ini.expand("%(a0)", names)
-
-
-def test_the_names_a_value_refers_to_are_found_in_sums_too() -> None:
-    assert ini.references("%(a):%(b + 1)/%(c") == {"a", "b + 1", "b", "+", "1"}
-
-
-@pytest.mark.parametrize(
-    ("text", "construct"),
-    [
-        ("%(port + 1)", "the sum or join %(port + 1)"),
-        ("$(HOST):3031", "the environment variable $(...)"),
-        ("@(/etc/address)", "the file @(...)"),
-        ("/run/%n.sock", "the magic letter %n"),
-        ("/run/100%%%d", "the magic letter %d"),
-        ("/run/100%", "the magic letter %"),
-        ("/run/100%%", None),
-        ("%(unknown):3031", None),
-        ("/run/$HOST@x", None),
-    ],
-)
-def test_constructs_that_are_not_read_yet_are_found(text: str, construct: str | None) -> None:
-    assert ini.unsupported(text, in_file=True) == construct
-
-
-def test_a_percent_sign_stands_twice_in_a_file() -> None:
-    assert ini.unescaped("etcd:///a%%2Fb") == "etcd:///a%2Fb"
-
-
-def test_magic_letters_are_for_files() -> None:
-    assert ini.unsupported("/run/%n.sock", in_file=False) is None
-
-
 # --- anything ---------------------------------------------------------------------------------------------
 
 LINES = st.sampled_from(b"[uwsgi]|[gfrouter]|[|]|=|a = %(b)|b|#|\r|\xff|\0|%(|a b = c".split(b"|"))
 
 
 @given(st.binary() | st.lists(LINES | st.binary(max_size=9)).map(b"\n".join))
-def test_no_bytes_raise_anything_but_an_options_error(data: bytes) -> None:
-    try:
-        settings = ini.parse(data, "router.ini", ("uwsgi", "gfrouter"))
-    except OptionsError as error:
-        messages = [str(error)]
-    else:
-        messages = [setting.shown for setting in settings]
-    for message in messages:
+def test_no_bytes_raise_anything(data: bytes) -> None:
+    for setting in ini.parse(data, "router.ini", ini.SECTIONS, {"%": "%"}):
+        message = f"{setting.shown}: {setting.trouble}"
         assert message.startswith("router.ini:")
         assert message.isprintable()
 
@@ -247,7 +202,7 @@ def test_a_line_without_its_equals_sign_is_named_and_no_default_takes_its_place(
     assert str(caught.value) == f"{ini}:3: {line}: no = between name and value"
 
 
-@pytest.mark.parametrize("url", ["etcd:/me:secret@h", "etcd://me:secret$(x)@h"])
+@pytest.mark.parametrize("url", ["etcd:/me:secret@h", "etcd:/me:secret$(x)@h"])
 def test_a_setting_that_is_wrong_is_shown_without_its_password(url: str) -> None:
     for words, environ in (["--discovery", url], {}), ([], {"GFROUTER_DISCOVERY": url}):
         with pytest.raises(OptionsError) as caught:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from router import __version__, foreign
 from router.address import LEGAL
 from router.configuration import HelpRequested, OptionsError, VersionRequested, load
+from router.gather import AS_AN_INI
 from router.help import help_text
 from router.options import PLAIN, TABLE, UWSGI, Options
 from servers import UWSGI as UWSGI_COMMAND
@@ -399,8 +400,8 @@ def test_files_may_stand_by_themselves() -> None:
     Path("a.ini").write_text("[uwsgi]\nfastrouter = :1\n")
     Path("b.ini").write_text("[uwsgi]\nfastrouter = :2\n")
     options = words("a.ini --ini b.ini")
-    assert options.listen == (":1", ":2")
-    assert options.ini == ("a.ini", "b.ini")
+    assert options.listen == (":2", ":1")  # as getopt has it: what stands by itself comes last
+    assert options.ini == ("b.ini", "a.ini")
     assert words("-- a.ini").listen == (":1",)
 
 
@@ -428,14 +429,11 @@ def test_uwsgis_own_options_are_skipped_with_their_values() -> None:
         ("--timeout", "--timeout: a value is missing"),
         ("--timeout --cheap", "--timeout: a value is missing, --cheap follows"),
         ("app.py", "app.py: neither an option (--NAME) nor a file that ends in .ini"),
-        ("router.xml", "router.xml: neither an option (--NAME) nor a file that ends in .ini"),
-        ("--ini nope.ini", "cannot read nope.ini: No such file or directory"),
-        ("--set a=b", "--set a=b: set is not supported yet by gfrouter 0.1.0"),
+        ("router.xml", f"--ini router.xml: {AS_AN_INI}"),
+        ("router.yaml:edge", f"--ini router.yaml:edge: {AS_AN_INI}"),
+        ("--yaml router.txt", f"--yaml router.txt: {AS_AN_INI}"),
+        ("--ini nope.ini", "--ini nope.ini: cannot read nope.ini: No such file or directory"),
         ("--pause /run/x.pid", "--pause /run/x.pid: pause is not supported yet by gfrouter 0.1.0"),
-        (
-            "--listen $(HOST):1",
-            "--listen $(HOST):1: the environment variable $(...) is not supported yet by gfrouter 0.1.0",
-        ),
     ],
 )
 def test_a_command_line_that_cannot_be_understood_is_refused(line: str, message: str) -> None:
@@ -735,48 +733,42 @@ def test_an_unknown_placeholder_stays_literal() -> None:
     assert uwsgi("fastrouter = /run/%(nothing)").listen == ("/run/%(nothing)",)
 
 
-@pytest.mark.parametrize(
-    ("lines", "construct"),
-    [
-        (["fastrouter = $(HOST):3031"], "the environment variable $(...)"),
-        (["fastrouter = $(HOST:-127.0.0.1):3031"], "the environment variable $(...)"),
-        (["fastrouter = @(/etc/address)"], "the file @(...)"),
-        (["fastrouter = :%(port + 1)", "port = 1"], "the sum or join %(port + 1)"),
-        (["fastrouter = /run/%n.sock"], "the magic letter %n"),
-    ],
-)
-def test_constructs_in_our_values_are_refused_by_name(lines: list[str], construct: str) -> None:
-    message = f"router.ini:2: {lines[0]}: {construct} is not supported yet by gfrouter 0.1.0"
-    assert ini_refusal(*lines) == message
+def test_the_values_of_all_sources_are_expanded() -> None:
+    Path("word.txt").write_text("10.0.0.5\n")
+    text = "[uwsgi]\nport = 80\nfastrouter = @(word.txt):%(port + 1)\nfastrouter-stats = /run/%n.$(NAME)\n"
+    options, _ = from_ini(text, "--listen $(HOST):%(port)", HOST="10.0.0.6", NAME="s", GFROUTER_LISTEN=":%(port)")
+    assert options.listen == (":80", "10.0.0.5:81", "10.0.0.6:80")
+    assert options.stats == "/run/router.s"
 
 
-def test_constructs_that_come_in_through_a_placeholder_are_refused_where_they_are_used() -> None:
-    assert ini_refusal("base = $(HOME)", "fastrouter = %(base)/s") == (
-        "router.ini:3: fastrouter = %(base)/s: the environment variable $(...) is not supported yet by gfrouter 0.1.0"
+def test_what_stays_in_a_value_of_ours_is_worth_a_warning() -> None:
+    assert warnings_of("fastrouter = /run/$(NOPE)") == [
+        "router.ini:2: fastrouter = /run/$(NOPE): $(NOPE) stays as it is, as in uWSGI"
+    ]
+    assert warnings_of("fastrouter-stats = %(b)", "b = %(c)", "c = /s") == [
+        "router.ini:2: fastrouter-stats = %(b): %(c) stays as it is, as in uWSGI"
+    ]
+    assert warnings_of("fastrouter = /run/a%zb", "other = a%zb") == [
+        "router.ini:2: fastrouter = /run/ab: %z stands for nothing and was taken out (a percent sign is %%)"
+    ]
+
+
+def test_a_placeholder_that_refers_to_itself_is_refused_where_it_stands() -> None:
+    assert ini_refusal("a = x%(b)", "b = y%(a)", "fastrouter = %(a)") == (
+        "router.ini:2: a = x%(b): grows past 65536 characters by its placeholders (does one refer to itself?)"
     )
 
 
-def test_constructs_elsewhere_are_nobodys_business() -> None:
-    assert uwsgi("base = $(HOME)/%n", "fastrouter = :80").listen == (":80",)
+def test_a_placeholder_of_the_command_line_is_the_first() -> None:
+    Path("router.ini").write_text("[uwsgi]\nport = 80\nfastrouter = :%(port)\n")
+    assert words("--set-placeholder port=81 router.ini").listen == (":81",)
 
 
-@pytest.mark.parametrize("line", ["for = a b", "if-env = X", "endif", "else", "include = a.ini", "set = a=b"])
-def test_blocks_and_includes_are_refused(line: str) -> None:
-    name = line.split(" = ")[0]
-    assert ini_refusal(line) == f"router.ini:2: {line}: {name} is not supported yet by gfrouter 0.1.0"
-
-
-def test_a_file_cannot_name_another_yet() -> None:
-    for section in ("uwsgi", "gfrouter"):
-        assert ini_refusal("ini = other.ini", section=section) == (
-            "router.ini:2: ini = other.ini: ini inside a file is not supported yet by gfrouter 0.1.0"
-        )
-
-
-def test_a_placeholder_that_refers_to_itself_is_refused_where_it_is_used() -> None:
-    assert ini_refusal("a = %(a)", "fastrouter = %(a)") == (
-        "router.ini:3: fastrouter = %(a): over 100 placeholders in one value (does one refer to itself?)"
-    )
+def test_set_may_set_an_option_in_each_spelling() -> None:
+    assert uwsgi("set = fastrouter-timeout=5").timeout == 5
+    assert from_ini("[gfrouter]\nset = timeout=5\n")[0].timeout == 5
+    assert words("--set timeout=5").timeout == 5
+    assert refusal("--strict --set tmeout=5").startswith("--set tmeout=5: unknown option, and strict is set")
 
 
 # --- unknown names ----------------------------------------------------------------------------------------
@@ -847,7 +839,6 @@ def test_what_tunes_nothing_here_is_accepted_with_a_warning(name: str) -> None:
 
 
 REFUSED = """
-    fastrouter-zerg fastrouter-resubscribe-bind fastrouter-emperor-socket fastrouter-defer-connect-timeout
     immediate-uid chroot log-syslog pause
 """
 
@@ -862,7 +853,21 @@ def test_what_would_change_the_router_and_is_not_there_is_refused(name: str) -> 
     assert refusal("", **environ).endswith(f"{name} is not supported yet by gfrouter {__version__}")
 
 
-@pytest.mark.parametrize("line", ["resubscribe-bind = :2", "resubscribe-bind = :1"])
+@pytest.mark.parametrize("name", foreign.POSTPONED)
+def test_what_is_postponed_is_refused_and_says_so(name: str) -> None:
+    assert f"router.ini:2: {name} = 1: postponed: gfrouter {__version__} has no " in ini_refusal(f"{name} = 1")
+    assert ": postponed: gfrouter" in refusal(f"--{name}=1")
+    if name != "fastrouter-zerg":  # zerg is another option of uWSGI's as well
+        assert ": postponed: gfrouter" in ini_refusal(f"{name.removeprefix('fastrouter-')} = 1", section="gfrouter")
+
+
+@pytest.mark.parametrize("name", sorted(foreign.REASONS.keys() - foreign.POSTPONED.keys()))
+def test_what_is_left_out_of_the_dialect_is_refused_with_a_reason(name: str) -> None:
+    assert ini_refusal(f"{name} = x") == f"router.ini:2: {name} = x: {foreign.REASONS[name]}"
+    assert len(foreign.REASONS[name]) > 30
+
+
+@pytest.mark.parametrize("line", ["chroot = /srv", "pause = /run/x.pid"])
 def test_their_plain_spellings_are_refused_too(line: str) -> None:
     name = line.split(" = ")[0]
     assert ini_refusal(line, section="gfrouter") == (
@@ -873,7 +878,6 @@ def test_their_plain_spellings_are_refused_too(line: str) -> None:
 
 def test_what_is_refused_may_stand_there_when_it_asks_for_nothing() -> None:
     assert warnings_of("drop-after-init = false", "jailed = 0") == []
-    assert ini_refusal("subscriptions-sign-check = x").endswith("check is not supported yet by gfrouter 0.1.0")
 
 
 @pytest.mark.parametrize("name", ["fair", "", "WRR", "hash", "hash:", "hash:A B", f"hash:{'X' * 65}"])

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from router.configuration import load
-from router.ini import OptionsError
 from router.options import Options
+from router.setting import OptionsError
 from router.single import GRACEFUL, PRIVATE, Part, ini
 
 # As uWSGI's documentation of the FastRouter has it ("Cheap mode and shared sockets").
@@ -133,11 +133,11 @@ def test_no_router_process_gets_it() -> None:
 
 
 def test_they_keep_their_order_and_placeholders_are_replaced() -> None:
-    found = part("base = /srv", "env = A=1", "chdir = %(base)/app", "env = B=2", "enable-threads")
+    found = part("base = /srv", "env = A=1", "wsgi-file = %(base)/app.py", "env = B=2", "enable-threads")
     assert found.settings[2:] == (
         ("base", "/srv"),
         ("env", "A=1"),
-        ("chdir", "/srv/app"),
+        ("wsgi-file", "/srv/app.py"),
         ("env", "B=2"),
         ("enable-threads", ""),
     )
