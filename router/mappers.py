@@ -16,6 +16,7 @@ from router.address import AddressError, parse_node
 from router.gather import Gathered
 from router.options import Options
 from router.setting import Finding, Given, OptionsError
+from router.static import FALLBACK, OWN, TO
 
 MAPPERS = ("use_cache", "use_pattern", "subscription_server", "use_base", "use_code_string", "use_socket", "to")
 THEIRS = "fastrouter-"
@@ -104,3 +105,9 @@ def nodes(options: Options) -> tuple[str, ...]:
             "is 0), and gfrouter starts no worker of its own"
         )
     return (options.worker_socket, *options.to)
+
+
+def stand_ins(options: Options) -> list[str]:
+    """The keys whose nodes serve a key that has none, in the order in which they are asked."""
+    fallback = [FALLBACK] if options.fallback_on_no_key else []
+    return [*filter(None, [options.subscription_fallback_key]), TO, OWN, *fallback]

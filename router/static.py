@@ -20,7 +20,6 @@ from router.node import Node
 
 if TYPE_CHECKING:
     from router.feed import Feed
-    from router.options import Options
     from router.table import Table
 
 TO, FALLBACK = "\udce2\udc86\udc92to", "\udce2\udc86\udc92fallback"
@@ -85,9 +84,3 @@ def only_fallback(table: Table) -> bool:
         endpoint.lost or all(member.pool.key == FALLBACK for member in endpoint.members)
         for endpoint in table.endpoints.values()
     )
-
-
-def stand_ins(options: Options) -> list[str]:
-    """The keys whose nodes serve a key that has none, in the order in which they are asked."""
-    fallback = [FALLBACK] if options.fallback_on_no_key else []
-    return [*filter(None, [options.subscription_fallback_key]), TO, OWN, *fallback]

@@ -36,6 +36,7 @@ from router.lag import EVERY, Lag
 from router.listened import Listened
 from router.logfile import LogFile
 from router.logs import log, log_change
+from router.mappers import stand_ins
 from router.options import Options
 from router.predecessors import KILL_WAIT, Predecessors
 from router.questions import Questions, is_on_demand, whom, without_cheap
@@ -48,7 +49,6 @@ from router.source import supervise
 from router.sources import Opened, unique_names
 from router.sourcestate import Watched
 from router.statefile import StateFile, bring_back
-from router.static import stand_ins
 from router.statsserver import stats_server
 from router.table import Change, Table
 from router.view import State
