@@ -249,6 +249,10 @@ def test_a_limit_sends_words_elsewhere(algorithm: str) -> None:
     assert pick(pool, "10.1.1.1") is None
 
 
+def test_a_limit_that_is_not_reached_changes_nothing() -> None:
+    assert owners(pool_of("iphash", *nodes(1, 2, 3), limit=2)[1]) == owners(pool_of("iphash", *nodes(1, 2, 3))[1])
+
+
 def test_a_hot_word_does_not_drown_its_node() -> None:
     _, pool = pool_of("hash:REMOTE_ADDR", *nodes(*range(10)))
     held = [hold(pool, "10.1.1.1") for _ in range(QUIET)]

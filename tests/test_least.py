@@ -199,6 +199,13 @@ def test_none_gets_more_than_max_connections(algorithm: str) -> None:
     assert pool.pick(pool) is held[3]
 
 
+def test_a_retry_that_meets_a_full_one_goes_to_none_that_it_has_asked() -> None:
+    table, pool = pool_of("wlrc", Node(":1", weight=9), Node(":2"), Node(":3"), limit=2)
+    while table.endpoints[":1"].in_flight < 2:
+        ask(pool, [table.endpoints[":2"], table.endpoints[":3"]])
+    assert {picked(pool, [table.endpoints[":2"]]) for _ in range(6)} == {table.endpoints[":3"]}
+
+
 def test_a_full_one_on_trial_is_not_taken() -> None:
     table, pool = pool_of("lrc", Node(":1"), Node(":2"), limit=1)
     table.fail(table.endpoints[":1"], out_until=30.0)
@@ -223,6 +230,7 @@ def test_pools_that_are_not_asked_cost_a_leave_one_word() -> None:
     leave(ask(idle))
     ports(pool, 500)
     assert len(idle.order.changed) == 2
+    assert not any(member in (member.endpoint.watchers or ()) for member in idle.order.changed), "it was told once"
     assert all(len(endpoint.watchers or ()) <= 2 for endpoint in table.endpoints.values())
 
 
