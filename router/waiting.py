@@ -120,8 +120,10 @@ class WaitingRoom:
 
     def _call(self, sessions: Sequence[Session], why: str) -> None:
         for session in sessions:
-            self._strike(session, self.waits[session])
-            self.called.append((session, why))
+            wait = self.waits[session]
+            if session in self.waiting.get(wait.keys[0], ()):  # who is called already is not called twice
+                self._strike(session, wait)
+                self.called.append((session, why))
         if sessions:
             self.wake()
 

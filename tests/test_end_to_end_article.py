@@ -106,7 +106,7 @@ def test_a_worker_that_announces_a_bare_port_is_on_the_routers_host(article: Art
 @better("speaks of its master and much else")
 def test_the_articles_router_ini_gives_no_warning(article: Article) -> None:
     with article.start_router() as router:
-        known = ("gfrouter", "bound on", "in cheap mode", "warming", "spawned uWSGI")
+        known = ("gfrouter", "bound on", "in cheap mode", "warming", "spawned uWSGI", "as root")
         assert [line for line in router.lines if not any(words in line for words in known)] == []
 
 

@@ -67,7 +67,9 @@ def test_each_setting_has_its_place_and_its_verdict() -> None:
 
 
 def test_all_problems_are_told_and_the_reason_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("router.ini").write_text("[uwsgi]\nfastrouter-timeout = abc\nuid = 1\nthe wrong line\nini = no.ini\ncolour\n")
+    Path("router.ini").write_text(
+        "[uwsgi]\nfastrouter-timeout = abc\nchroot = /srv\nthe wrong line\nini = no.ini\ncolour\n"
+    )
     assert main(["--check", "--lisen", ":1", "router.ini"]) == 1
     out, err = capsys.readouterr()
     refused = [line.split()[0] for line in out.splitlines() if " refused " in line]
