@@ -181,12 +181,12 @@ def of_user(options: tuple[str, ...], stage: Stage) -> None:
 NOBODY = str(OTHER)
 ROOTS = tuple(sorted({*map(str, os.getgroups())} - {"0"}))
 BOTH = ("--uid", NOBODY, "--gid", "7")
-OF_USERS = [
+OF_USERS = (
     Case(5, "root", partial(of_user, ())),
     Case(5, "a_user_and_a_group", partial(of_user, BOTH)),
     Case(5, "a_user_without_its_groups", partial(of_user, (*BOTH, "--no-initgroups"))),
     Case(5, "a_group_alone", partial(of_user, ("--gid", "7"))),
-]
+)
 
 
 def alone(stage: Stage) -> None:
