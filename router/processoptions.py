@@ -179,7 +179,7 @@ class ProcessOptions:
     )  # fmt: skip
     check: bool = option(
         False, flag, CONFIGURATION, "",
-        "read the configuration, say what is wrong with it, and end: status 0 where it can be used",
+        "say of each setting what becomes of it, and end: status 0 where all of it can be used",
         plain="check", ours=True,
     )  # fmt: skip
     ini: tuple[str, ...] = option(

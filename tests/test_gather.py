@@ -78,6 +78,11 @@ def test_a_file_that_reads_itself_is_named_with_the_way(there: Surroundings, wor
     )
 
 
+def test_an_else_belongs_to_a_block_of_its_own_file(there: Surroundings) -> None:
+    text = "if-env = SET\nini = e.ini\na = 1\nendif\n"
+    assert trouble(there, text, e="[uwsgi]\nelse\n") == "e.ini:2: else: stands without its if"
+
+
 def test_another_section_of_the_same_file_is_no_loop(there: Surroundings) -> None:
     assert pairs(there, "ini = :more\n[more]\na = 1\n") == [("a", "1")]
 
@@ -99,6 +104,7 @@ def test_files_that_multiply_have_an_end(there: Surroundings, monkeypatch: pytes
         ("if-hostname-match = ^edge-[0-9]\na = 1\nendif\n", [("a", "1")]),
         ("if-not-hostname-match = ge-\na = 1\nelse\nb = 1\nendif\n", [("b", "1")]),
         ("if-env = NO\nelse\na = 1\nendif\nb = 1\n", [("a", "1"), ("b", "1")]),
+        ("if-env = SET\nelse\na = 1\nendif\n", []),
         ("if-not-opt = a\na = 1\nelse\nb = 1\nendif\n", [("a", "1")]),
         ("if-reload\na = 1\nelse\nb = 1\nendif\n", [("b", "1")]),
         ("for-times = -1\na = 1\nendfor\n", []),

@@ -768,6 +768,7 @@ def test_set_may_set_an_option_in_each_spelling() -> None:
     assert uwsgi("set = fastrouter-timeout=5").timeout == 5
     assert from_ini("[gfrouter]\nset = timeout=5\n")[0].timeout == 5
     assert words("--set timeout=5").timeout == 5
+    assert uwsgi("strict", "set-ph = wait=5", "fastrouter-timeout = %(wait)").timeout == 5
     assert refusal("--strict --set tmeout=5").startswith("--set tmeout=5: unknown option, and strict is set")
 
 

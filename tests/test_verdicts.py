@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from router import cli
 from router.cli import main
 from router.configuration import examine
+from router.handover import Estate
 from router.surroundings import here
 from router.verdicts import page
 
@@ -98,6 +100,13 @@ def test_what_can_be_used_is_said_and_nothing_else_happens(capsys: pytest.Captur
 def test_a_check_that_is_turned_off_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check", "--check=false", "--timeout", "x"]) == 1
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_start_in_the_place_of_another_is_a_reload(resumed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "inherited", lambda *of_whom: Estate(resumed=resumed))
+    Path("router.ini").write_text("[uwsgi]\nif-reload\nfastrouter-timeout = abc\nendif\n")
+    assert main(["--check", "router.ini"]) == int(resumed)
 
 
 def test_a_page_is_fit_for_a_terminal_whatever_stands_in_it() -> None:
