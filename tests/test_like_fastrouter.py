@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import like_bodies
 import like_daemons
 import like_keys
 import like_mappers
@@ -24,7 +25,7 @@ from like import SECTIONS, Case, apart, cases_of, observe
 from servers import TESTS
 
 MODULES = (
-    *(like_requests, like_keys, like_static, like_mappers, like_subscriptions),
+    *(like_requests, like_bodies, like_keys, like_static, like_mappers, like_subscriptions),
     *(like_processes, like_daemons, like_options, like_views),
 )
 CASES = [each for module in MODULES for each in cases_of(module)]
@@ -48,7 +49,7 @@ def test_every_section_has_its_cases() -> None:
     counted = Counter(case.section for case in CASES)
     assert set(counted) == set(SECTIONS)
     assert min(counted.values()) >= 5
-    assert counted.total() >= 60
+    assert counted.total() >= 150
 
 
 def test_no_two_cases_have_one_name() -> None:
