@@ -176,7 +176,6 @@ def check(options: Options, estate: Estate) -> list[str]:
     """
     problems: list[str] = []
     with noted(problems):
-        own_pages(options.error_pages)
         if options.worker:
             find_binary(options)
     with noted(problems):
@@ -206,6 +205,8 @@ def check(options: Options, estate: Estate) -> list[str]:
         change_folder(options, estate)
         if estate.resumed:
             privileges.check_state_file(options)
+    with noted(problems):
+        own_pages(options.error_pages)
     return problems
 
 

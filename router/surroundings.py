@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from router.kernel import working_directory
 from router.uwsgi import printable
 
 # A file beyond it is no configuration, but a log or a device named by mistake.
@@ -104,15 +105,16 @@ class Surroundings:
 
 
 def here(environ: Mapping[str, str], reloading: bool = False) -> Surroundings:
-    """Those of this process."""
+    """Those of this process. Where its folder has been removed, relative names lead nowhere."""
+    folder = working_directory()
     return Surroundings(
         environ,
         reloading,
-        folder=os.getcwd(),
+        folder=folder,
         host=socket.gethostname(),
         cpus=os.sysconf("SC_NPROCESSORS_ONLN"),
         uid=os.getuid(),
         gid=os.getgid(),
         micros=time.time_ns() // 1000,
-        binary=os.path.abspath(sys.argv[0]),
+        binary=os.path.normpath(os.path.join(folder, sys.argv[0])),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,8 @@ note: shared-socket 0 (:1) is not used by any listening address (=0)
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("GFROUTER_ADMIN", "GFROUTER_ERROR_PAGES"):  # the suite's own
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("GFROUTER_", "UWSGI_"))]:  # the suite's own
+        monkeypatch.delenv(name)
     return tmp_path
 
 
