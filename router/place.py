@@ -40,6 +40,8 @@ def make_folder(folder: str, uid: int) -> None:
     """Make it where it is missing, and check it. ValueError for one that cannot be made, or that is not our own."""
     try:
         os.mkdir(folder, FOLDER_MODE)
+        if uid != os.geteuid():  # who is root yet makes it for the user that is to be become
+            os.chown(folder, uid, -1, follow_symlinks=False)
     except FileExistsError:
         pass
     except OSError as error:
