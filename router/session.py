@@ -133,8 +133,17 @@ class Detours:
             self.engine.refuse(session, NO_NODE if there else refusal)
 
     def stands_in(self, session: Session, key: str) -> bool:
-        """Whether another key serves the session, whose own `key` nobody knows."""
-        return any(self._goes_to(session, other) for other in self.engine.rules.others(key))
+        """Whether another key stands for the session's own `key`, which nobody knows: it serves it, or could if not all
+        its nodes had failed.
+        """
+        known = False
+        for other in self.engine.rules.others(key):
+            if self._goes_to(session, other):
+                return True
+            known = known or other in self.engine.pools
+        if known:
+            self.nowhere(session, NO_NODE)
+        return known
 
     def is_in_vain(self, session: Session, key: str) -> bool:
         """Whether the session, of this key, would be refused by now."""

@@ -235,6 +235,18 @@ def test_a_key_whose_nodes_have_failed_is_served_by_another_one_at_once_and_afte
         assert router.wait_idle()["complaints"] == {"unconnected": 1}
 
 
+@pytest.mark.parametrize("warming", [0, LONG])
+def test_a_key_whose_other_keys_nodes_have_failed_is_not_unknown(warming: int) -> None:
+    """So it is a 503, which another router may serve; and what the sources know of it was asked for long ago."""
+    with OneRouter(**EVERY, error_pages="on", on_demand=HOSTS, lookup_timeout=LONG) as router:
+        node = Node(refused_address())
+        router.table({"foo.com": [node], "*.foo.com": [node], TO: [Node(refused_address())]}, [node.address], warming)
+        for host, path in ("FOO.com", "/"), ("foo.com", "/a"), ("a.foo.com", "/"):
+            assert asked(router, host, path).startswith("HTTP/1.1 503 ")
+        assert router.wait_idle()["complaints"] == {"no node": 3}
+        assert [message for message in router.messages if "wanted" in message] == []
+
+
 def test_other_keys_come_before_the_fallback_key_to_and_the_fallback_nodes() -> None:
     with OneRouter(wildcard_keys=True, subscription_fallback_key="all", fallback_on_no_key=True) as router:
         keys = ["*.foo.com", "all", TO, FALLBACK]
