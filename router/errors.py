@@ -128,10 +128,7 @@ def body_missing(session: Session) -> int:
         return session.source.missing  # type: ignore[union-attr]
     if session.uploaded:
         return session.missing
-    try:
-        return content_length(session.head, session.size) - (len(session.head) - session.size)
-    except PacketError:
-        return -1
+    return content_length(session.head, session.size) - (len(session.head) - session.size)
 
 
 def own_pages(where: str) -> dict[str, str]:
