@@ -126,6 +126,11 @@ def body_missing(session: Session) -> int:
     """Bytes of the announced body that are still to come; below 0 where more came, or nobody can tell."""
     if session.source is not session.client:
         return session.source.missing  # type: ignore[union-attr]
+    return body_unsent(session)
+
+
+def body_unsent(session: Session) -> int:
+    """The same, with those of a buffered body that its node has not been sent yet."""
     if session.uploaded:
         return session.missing
     return content_length(session.head, session.size) - (len(session.head) - session.size)

@@ -20,7 +20,7 @@ import gevent
 
 from router.budget import Budget
 from router.endpoint import Endpoint
-from router.errors import body_missing
+from router.errors import body_unsent
 from router.lookups import UNKNOWN
 from router.static import FALLBACK, OWN, RESERVED, TO
 from router.uwsgi import content_length, is_repeatable, printable
@@ -162,10 +162,10 @@ class Detours:
         self._begin(self._connect_elsewhere, session, member, error)
 
     def unanswered(self, session: Session, member: Member) -> None:
-        """`member` took the request and ended the connection before its first byte. Where some of the body is still to
-        come that may be its client's fault: too big, or not sent in time.
+        """`member` took the request and ended the connection before its first byte. Where it has not had all of the
+        body that may be its client's fault: too big, or not sent in time.
         """
-        if body_missing(session) <= 0:
+        if body_unsent(session) <= 0:
             self.engine.health.unanswered(session, member)
         self._begin(self._ask_elsewhere, session, member)
 
