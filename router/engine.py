@@ -7,7 +7,7 @@ node is let go, so that the counts of requests in flight come back to zero.
     HEAD ──head whole──▶ CONNECT ──first send accepted──▶ RELAY ──node's EOF, all flushed──▶ CLOSED
     ├▶ WAIT (waiting.py)  │  ▲                             │  └──the client still sends──▶ DETOUR ──▶ CLOSED
     └▶ QUEUED (queueing.py)  └──────────────── DETOUR ◀────┘
-        The client's EOF, at any moment, ends the session: ──▶ CLOSED
+        BODY (postbuffer.py) lies between HEAD and these. The client's EOF, at any moment, ends the session: ──▶ CLOSED
 
 One epoll descriptor of our own holds all sockets, edge-triggered, and gevent's loop watches that one: a single hub
 event for a whole batch (3 to 6 µs a request). Sockets are raw and never blocked on; a read that returns less than asked

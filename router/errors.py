@@ -126,12 +126,14 @@ def body_missing(session: Session) -> int:
     """Bytes of the announced body that are still to come; below 0 where more came, or nobody can tell."""
     if session.source is not session.client:
         return session.source.missing  # type: ignore[union-attr]
+    return body_unsent(session)
+
+
+def body_unsent(session: Session) -> int:
+    """The same, with those of a buffered body that its node has not been sent yet."""
     if session.uploaded:
         return session.missing
-    try:
-        return content_length(session.head, session.size) - (len(session.head) - session.size)
-    except PacketError:
-        return -1
+    return content_length(session.head, session.size) - (len(session.head) - session.size)
 
 
 def own_pages(where: str) -> dict[str, str]:

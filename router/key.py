@@ -126,9 +126,14 @@ def is_host(key: str) -> bool:
     return _HOST_NAME.fullmatch(key) is not None
 
 
-def djb33x(key: str) -> int:
-    """uWSGI's hash of a key (Bernstein's, by xor; bytes are signed there), as its logs and stats show it."""
+def djb33x(data: bytes) -> int:
+    """uWSGI's hash, in 32 bits: Bernstein's, by xor; bytes are signed there."""
     value = 5381
-    for byte in key.encode("utf-8", "surrogateescape"):
+    for byte in data:
         value = (value * 33 & 0xFFFFFFFF) ^ (byte if byte < 0x80 else byte | 0xFFFFFF00)
-    return value % HASH_SIZE
+    return value
+
+
+def key_hash(key: str) -> int:
+    """The same of a key, as uWSGI's logs and stats show it."""
+    return djb33x(key.encode("utf-8", "surrogateescape")) % HASH_SIZE

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from router.address import name_of
-from router.key import djb33x
+from router.key import key_hash
 from router.logstream import LogStream
 from router.static import RESERVED
 from router.table import Change
@@ -53,7 +53,7 @@ def log_change(change: Change) -> None:
     key = RESERVED.get(change.key) or printable(change.key)
     if change.source.startswith("subscription"):
         who = f"[uwsgi-subscription for pid {os.getpid()}]"
-        lines = [f"{who} new pool: {key} (hash key: {djb33x(change.key)})"] if change.opened else []
+        lines = [f"{who} new pool: {key} (hash key: {key_hash(change.key)})"] if change.opened else []
         lines += [f"{who} {key} => new node: {printable(member.endpoint.address)}" for member in change.joined]
         # What leaves by its own word or by silence has been logged by the source, and what its name takes away has not.
         gone = change.left if change.name else ()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 
 from router import __version__
+from router.key import djb33x
 from router.surroundings import Surroundings
 
 # Of the file that was named first, in capitals.
@@ -51,7 +52,7 @@ def of_file(file: str, section: str, there: Surroundings) -> dict[str, str]:
         "x": section,
         "b": there.binary,
         "p": path,
-        "j": _djb33x(os.fsencode(path)).to_bytes(4, "little").hex().upper(),
+        "j": djb33x(os.fsencode(path)).to_bytes(4, "little").hex().upper(),
         "i": there.inode(path),
         "s": name,
         "d": f"{folder}/",
@@ -77,11 +78,3 @@ def vanishing(line: str, letters: Letters) -> str:
     """The first letter in `line` that says nothing, with its percent sign; "" where all say something."""
     found = (each[0] for each in re.finditer(r"%(.?)", line) if not letters.get(each[1]))
     return next(found, "")
-
-
-def _djb33x(data: bytes) -> int:
-    """Bernstein's hash, as uWSGI has it; a byte is signed there."""
-    hash = 5381
-    for byte in data:
-        hash = ((hash * 33) ^ (byte - 256 if byte > 127 else byte)) & 0xFFFFFFFF
-    return hash

@@ -16,9 +16,9 @@ class Node:
     `address` is the identity, exactly as announced (`10.0.0.5:3031`, `:3031`, `/run/app.sock`, `app.internal:3031`). Of
     a host name the table makes one node for each of its addresses, and `host` is then the name. `weight` is 1 or more,
     `backup` is the level (0 serves first), the modifiers are bytes written into each packet's header. `cores`, `load`
-    and `last_check` (unix seconds) change with nearly every announcement and steer nothing yet, nor do the ids of the
-    process that announces it (0 = unknown): they take no part in `==`, so two nodes are equal when the routers need not
-    hear of the difference.
+    and `last_check` (unix seconds) change with nearly every announcement, and the ids of the process that announces it
+    (0 = unknown) steer nothing: they take no part in `==`, so two nodes are equal when the routers need not hear of the
+    difference. What pools that steer by load must hear of it has a message of its own (pair.py).
     """
 
     address: str

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from router.errors import NO_ROOM, NOT_STORED, TOO_LARGE
 from router.relay import CHUNK, TURN_BYTES, cut
 from router.session import BODY, Session
-from router.uwsgi import PacketError, content_length
+from router.uwsgi import content_length
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -107,10 +107,7 @@ class BodyRoom:
         """Whether the session's body is to be read first; then that has begun, and may be done already."""
         if session.source is not session.client:
             return False
-        try:
-            length = content_length(session.head, session.size)
-        except PacketError:  # a forced key serves what cannot be read
-            return False
+        length = content_length(session.head, session.size)
         missing = length - (len(session.head) - session.size)
         if missing <= 0 or self.engine.detours.is_in_vain(session, str(key, "utf-8", "surrogateescape")):
             return False

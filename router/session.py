@@ -20,7 +20,7 @@ import gevent
 
 from router.budget import Budget
 from router.endpoint import Endpoint
-from router.errors import body_missing
+from router.errors import body_unsent
 from router.lookups import UNKNOWN
 from router.static import FALLBACK, OWN, RESERVED, TO
 from router.uwsgi import content_length, is_repeatable, printable
@@ -133,8 +133,17 @@ class Detours:
             self.engine.refuse(session, NO_NODE if there else refusal)
 
     def stands_in(self, session: Session, key: str) -> bool:
-        """Whether another key serves the session, whose own `key` nobody knows."""
-        return any(self._goes_to(session, other) for other in self.engine.rules.others(key))
+        """Whether another key stands for the session's own `key`, which nobody knows: it serves it, or could if not all
+        its nodes had failed.
+        """
+        known = False
+        for other in self.engine.rules.others(key):
+            if self._goes_to(session, other):
+                return True
+            known = known or other in self.engine.pools
+        if known:
+            self.nowhere(session, NO_NODE)
+        return known
 
     def is_in_vain(self, session: Session, key: str) -> bool:
         """Whether the session, of this key, would be refused by now."""
@@ -153,10 +162,10 @@ class Detours:
         self._begin(self._connect_elsewhere, session, member, error)
 
     def unanswered(self, session: Session, member: Member) -> None:
-        """`member` took the request and ended the connection before its first byte. Where some of the body is still to
-        come that may be its client's fault: too big, or not sent in time.
+        """`member` took the request and ended the connection before its first byte. Where it has not had all of the
+        body that may be its client's fault: too big, or not sent in time.
         """
-        if body_missing(session) <= 0:
+        if body_unsent(session) <= 0:
             self.engine.health.unanswered(session, member)
         self._begin(self._ask_elsewhere, session, member)
 

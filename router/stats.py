@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from router import __version__
 from router.endpoint import OUT, Endpoint
 from router.kernel import Usage
-from router.key import djb33x
+from router.key import key_hash
 from router.lookups import TOO_MANY
 from router.pool import Member
 from router.queueing import QUEUE_FULL, QUEUE_TIMEOUT
@@ -244,7 +244,7 @@ def _pool(table: Table, key: str, shares: Sequence[Counts]) -> dict[str, Any]:
     parts = _parts(key, shares)
     return {
         "key": key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-        "hash": djb33x(key),
+        "hash": key_hash(key),
         "hits": pool.hits + sum(hits for hits, _ in parts),
         "sni_enabled": int(any(member.node.sni for member in pool.members.values())),
         "algo": pool.algorithm,

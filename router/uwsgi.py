@@ -132,14 +132,17 @@ def looks_like_http(data: bytes | bytearray) -> bool:
 
 
 def content_length(data: bytes, end: int) -> int:
-    """Bytes of body that the vars announce; 0 for none or no number. PacketError if a var is malformed.
+    """Bytes of body that the vars announce; 0 for none or no number, -1 if a var is malformed: nobody can tell.
 
     The last CONTENT_LENGTH counts, as it does for uWSGI's workers.
     """
     length = 0
-    for key, value in iter_vars(data, end):
-        if key == b"CONTENT_LENGTH":
-            length = int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else 0
+    try:
+        for key, value in iter_vars(data, end):
+            if key == b"CONTENT_LENGTH":
+                length = int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else 0
+    except PacketError:  # where the key is forced, such a request is served as well
+        return -1
     return length
 
 

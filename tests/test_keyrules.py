@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from router.options import Options
 from router.static import FALLBACK, TO
 from router.table import Table
 from router.uwsgi import build, parse
-from scripted import ScriptedNode, answer
+from scripted import HELLO, ScriptedNode, answer, close_after_head
 from servers import Router
 from test_view import state
 
@@ -235,6 +236,18 @@ def test_a_key_whose_nodes_have_failed_is_served_by_another_one_at_once_and_afte
         assert router.wait_idle()["complaints"] == {"unconnected": 1}
 
 
+@pytest.mark.parametrize("warming", [0, LONG])
+def test_a_key_whose_other_keys_nodes_have_failed_is_not_unknown(warming: int) -> None:
+    """So it is a 503, which another router may serve; and what the sources know of it was asked for long ago."""
+    with OneRouter(**EVERY, error_pages="on", on_demand=HOSTS, lookup_timeout=LONG) as router:
+        node = Node(refused_address())
+        router.table({"foo.com": [node], "*.foo.com": [node], TO: [Node(refused_address())]}, [node.address], warming)
+        for host, path in ("FOO.com", "/"), ("foo.com", "/a"), ("a.foo.com", "/"):
+            assert asked(router, host, path).startswith("HTTP/1.1 503 ")
+        assert router.wait_idle()["complaints"] == {"no node": 3}
+        assert [message for message in router.messages if "wanted" in message] == []
+
+
 def test_other_keys_come_before_the_fallback_key_to_and_the_fallback_nodes() -> None:
     with OneRouter(wildcard_keys=True, subscription_fallback_key="all", fallback_on_no_key=True) as router:
         keys = ["*.foo.com", "all", TO, FALLBACK]
@@ -261,6 +274,23 @@ def test_a_forced_key_serves_whatever_the_vars_are() -> None:
             node.stop()
             assert ask(router.address, malformed) == b""
             assert router.wait_idle()["complaints"] == {"unconnected": 1, "no node": 1}
+
+
+@pytest.mark.parametrize("more", [{}, {"post_buffering": 10, "error_pages": "on"}])
+def test_a_malformed_packet_with_a_body_is_passed_on_as_it_is(more: dict[str, Any], tmp_path: Path) -> None:
+    malformed = packet([("CONTENT_LENGTH", "7")]) + b"\xff"
+    malformed = malformed[:1] + bytes([malformed[1] + 1]) + malformed[2:]
+    with OneRouter(force_key="all", retry="all-unsent", log=tmp_path / "log", **more) as router:
+        with ScriptedNode(answer(), answer(body=7), close_after_head, answer(body=7)) as node:
+            router.table({"all": [Node(node.address)]})
+            assert ask(router.address, malformed) == HELLO
+            assert ask(router.address, malformed, b"1234567") == HELLO
+            assert node.connections[1].head + node.connections[1].body == malformed + b"1234567"
+            with ScriptedNode(answer(body=7)) as other:
+                router.set("all", [Node(node.address), Node(other.address)])
+                assert [ask(router.address, malformed, b"1234567") for _ in range(2)] == [HELLO] * 2
+            assert router.wait_idle()["complaints"] == {"unanswered": 1}
+            assert "internal error" not in "".join(router.log)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,18 @@ import pytest
 from clients import ask, packet, post, read_to_end, request
 from one_router import OneRouter, asking, refused_address
 from router.node import Node
-from scripted import HELLO, NodeConnection, ScriptedNode, answer, close_after_head, connect, hang, read_slowly, wait_for
+from scripted import (
+    HELLO,
+    NodeConnection,
+    ScriptedNode,
+    answer,
+    close_after_head,
+    connect,
+    hang,
+    read_slowly,
+    reset_after_head,
+    wait_for,
+)
 from servers import Nginx, Router, Worker
 
 SOME = 100_000  # bytes in memory
@@ -137,6 +148,17 @@ def test_with_all_unsent_a_second_node_gets_the_whole_body(memory: int) -> None:
         assert [ask(router.address, head(len(LARGE)), LARGE) for _ in range(2)] == [HELLO] * 2
         assert {connection.body == LARGE for connection in good.connections} == {True}
         idle(router)
+
+
+def test_a_node_that_does_not_take_all_of_a_body_is_not_ejected_for_that() -> None:
+    """As without buffers: too large a body is its client's fault."""
+    with OneRouter(post_buffering=SOME, max_fails=1) as router, ExitStack() as stack:
+        nodes = [stack.enter_context(ScriptedNode(reset_after_head)) for _ in range(2)]
+        router.table({"foo.com": [Node(node.address) for node in nodes]})
+        body = LARGE * 8  # more than sockets hold
+        assert ask(router.address, head(len(body)), body) == b""
+        assert router.wait_idle()["complaints"] == {"unanswered": 1}
+        assert [message for message in router.messages if "out" in message] == []
 
 
 def test_with_all_unsent_what_came_behind_the_body_is_never_sent_twice() -> None:

@@ -224,3 +224,4 @@ def test_a_malformed_request_is_not_repeatable() -> None:
 def test_content_length_is_the_last_ones_number(lengths: list[bytes], bytes_: int) -> None:
     packet = build([GET, *((b"CONTENT_LENGTH", length) for length in lengths)])
     assert content_length(packet + b"body", len(packet)) == bytes_
+    assert content_length(packet + b"body", len(packet) + 2) == -1  # of a malformed one nobody can tell
