@@ -48,7 +48,7 @@ def own(key: str, places: Iterable[str], sender: Credentials) -> bool:
         return False
     for place in places:
         try:
-            status = os.stat(place + key)
+            status = os.stat(os.fsencode(place) + key.encode("utf-8", "surrogateescape"))  # whatever the locale
         except OSError:
             continue
         if (status.st_uid, status.st_gid) == (sender.uid, sender.gid):

@@ -46,7 +46,7 @@ class Keyring:
             version = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             known = self._keys.get(owner)
             if known is None or known[0] != version:
-                known = version, self._read(path, status, owner)
+                known = version, self._read(path, owner)
                 if len(self._keys) >= MOST_KEYS:
                     self._keys.popitem(last=False)
                 self._keys[owner] = known
@@ -58,14 +58,18 @@ class Keyring:
         self._keys.move_to_end(owner)
         return known[1]
 
-    def _read(self, path: str, status: os.stat_result, owner: str) -> PublicKey | None:
+    def _read(self, path: str, owner: str) -> PublicKey | None:
         try:
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("no regular file")
-            if status.st_size > LARGEST_FILE:
-                raise ValueError(f"a file of {status.st_size} bytes")
-            with open(path, "rb") as file:
-                return public_key(file.read(LARGEST_FILE))
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not hold us up
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise ValueError("no regular file")
+                if status.st_size > LARGEST_FILE:
+                    raise ValueError(f"a file of {status.st_size} bytes")
+                return public_key(os.read(descriptor, LARGEST_FILE))
+            finally:
+                os.close(descriptor)
         except ValueError as error:
             log.error("unable to load public key for %s (%s: %s)", owner, printable(path), error)
             return None

@@ -38,6 +38,7 @@ BATCH = 16  # datagrams a turn, so 800 a second
 ROUND = 12.5  # seconds in which all keys are said, however many there are; a receiver forgets us after 17
 CALM_S = 60.0  # between two lines of one thing that fails again and again, but for the first of its first 10, 100, ...
 LOOKS = 200  # keys a turn that are looked at, most of which have not changed after all: 2 ms
+AHEAD = 3  # seconds by which what is signed may be ahead of the clock: a farewell and a return at once take them
 PROBE_EVERY = 2.0  # seconds at most between two datagrams to where nothing listens
 
 Sign = Callable[[bytes, int], bytes]  # a datagram and unix seconds → the same, signed
@@ -230,13 +231,17 @@ class Teller:
         if offer is None and not self.offers.knows(key):
             self._due.pop(key, None)
         elif renewal or offer != before or key not in self._due:
-            self._due[key] = now + EVERY * (1.0 - JITTER * self._random())
-            heapq.heappush(self._heap, (self._due[key], key))
+            self._look_again(key, now, EVERY * (1.0 - JITTER * self._random()))
         if offer == before and not (renewal and offer):
+            self._forget_second(key, now)
+            return False
+        if self._is_ahead(key, AHEAD):
+            self._look_again(key, now)
             return False
         self._send(key, offer)
         if offer is None:
             del self.told[key]
+            self._forget_second(key, now)
         else:
             self.told[key] = offer
         return True
@@ -261,6 +266,22 @@ class Teller:
         second = max(int(self._wall()), self._seconds.get(key, 0) + 1)
         self._seconds[key] = second + (datagram[3] != SUBSCRIBE)  # a farewell is signed with the next one
         return self._sign(datagram, second)
+
+    def _is_ahead(self, key: str, seconds: int) -> bool:
+        """Whether the next signature would be for a time more than so many seconds from now."""
+        return self._seconds.get(key, 0) + 1 > int(self._wall()) + seconds
+
+    def _forget_second(self, key: str, now: float) -> None:
+        """Nothing is told of this key any more: its last signature matters until its time is over."""
+        if key in self._seconds and key not in self.told:
+            if self._is_ahead(key, 0):
+                self._look_again(key, now)
+            else:
+                del self._seconds[key]
+
+    def _look_again(self, key: str, now: float, wait: float = 1.0) -> None:
+        self._due[key] = now + wait
+        heapq.heappush(self._heap, (self._due[key], key))
 
     # Where nothing listens.
 

@@ -53,6 +53,7 @@ NAMES = 250  # nodes by host name that one sending host may bring; the table kee
 PENDING = 20_000  # datagrams that were read and not acted on yet; 5 MB of usual ones, 82 of the largest
 SIGNED_BATCH = 15  # the same where signatures are verified: 2 ms with usual keys, 15 with slow ones
 MOST_ROUTERS = 8  # on the way to a worker: a key that has none any more and goes round gets ever more, and ends here
+LONGEST_ROUTER = 16  # characters of a router's word, half of which we need; so what we pass on fits into its field
 FLOOD_PATIENCE = 5.0  # seconds that a sweep waits for the socket to run dry; more than a late one is late
 
 
@@ -356,6 +357,8 @@ def loop(routers: str, identity: str) -> str:
     way = routers.split()
     if identity in way:
         return "the way of a router leads through us"
+    if any(len(word) > LONGEST_ROUTER or not (word.isascii() and word.isprintable()) for word in way):
+        return "what is no word for a router is on the way"
     return f"more than {MOST_ROUTERS} routers are on the way" if len(way) > MOST_ROUTERS else ""
 
 

@@ -6,7 +6,10 @@ import array
 import json
 import logging
 import os
+import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import pytest
 
 from announced import NODE, SUBSCRIBE, UNIX_SECONDS, UNSUBSCRIBE, Announced, packet
 from discovery import credentials, signing
-from discovery.announcement import parse_announcement
+from discovery.announcement import AnnouncementError, parse_announcement
 from discovery.keyring import Keyring, owner_of
 from signed import EC, PRIVATE, PUBLIC, RSA, STRANGER, keys
 
@@ -289,11 +292,38 @@ def test_a_key_never_leads_out_of_the_folder_of_owners(tmp_path: Path, key: str)
     assert credentials.own("a", [f"{tmp_path}/own/"], ME)
 
 
+def test_a_key_that_the_locale_has_no_letters_for_is_looked_up_as_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "\u0142.com").touch()
+    code = (
+        "import os; from discovery.credentials import Credentials, own; "
+        "print(own('\\u0142.com', [os.environ['OWNERS']], Credentials(1, os.getuid(), os.getgid())))"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OWNERS": f"{tmp_path}/"}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **ascii_only}, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_without_credentials_nobody_passes_the_check_and_a_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with Announced(credentials_check="/") as announced:  # root's file, for whom the fastrouter takes everybody
         announced.take(packet(key="etc"))
         assert announced.feed.rejected == Counter({"wrong credentials": 1})
     assert "nobody may announce" in caplog.text
+
+
+def test_a_key_file_that_turns_into_a_fifo_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = keys(tmp_path)
+    before = os.stat(folder / "foo.com.pem")
+    os.unlink(folder / "foo.com.pem")
+    os.mkfifo(folder / "foo.com.pem")
+    handler = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for who writes"))
+    signal.alarm(5)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(AnnouncementError, match="no RSA or EC key"):
+            patch.setattr(os, "stat", lambda path: before)  # it was a file when it was looked at
+            Keyring(str(folder)).key_of("foo.com")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def test_a_user_may_be_spared_the_signature(tmp_path: Path) -> None:

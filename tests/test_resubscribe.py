@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from announced import UNSUBSCRIBE, Announced, packet
 from discovery.announcement import LARGEST_INT, parse_announcement
 from discovery.resubscribe import Receiver, Resubscribe, told_as
-from discovery.resubscribeteller import BATCH, EVERY, PAUSE, PROBE_EVERY, Teller, Troubles
-from discovery.subscription import MOST_ROUTERS, loop
+from discovery.resubscribeteller import AHEAD, BATCH, EVERY, PAUSE, PROBE_EVERY, Teller, Troubles
+from discovery.subscription import LONGEST_ROUTER, MOST_ROUTERS, loop
 from discovery.torouter import ECHO_S
 from router.address import Inet, Unix
 from router.endpoint import Cause
@@ -650,6 +650,20 @@ def test_a_way_that_leads_through_us_or_is_too_long_is_a_loop() -> None:
     assert loop(longest, "me") == "" and "routers are on the way" in loop(f"{longest} more", "me")
 
 
+@pytest.mark.parametrize("way", ["x" * 17, "ok \u00e9", "a\0b"])
+def test_what_is_no_word_for_a_router_is_not_passed_on(way: str) -> None:
+    assert "no word for a router" in loop(way, "me")
+
+
+def test_whatever_way_is_taken_the_next_router_can_read_ours(inner: Inner, telling: Telling) -> None:
+    with Announced(identity="m" * LONGEST_ROUTER) as announced:
+        announced.take(packet(routers=" ".join(str(number) * LONGEST_ROUTER for number in range(MOST_ROUTERS))))
+        (node,) = announced.nodes()
+    inner.join(via=node.via)
+    telling.turn()
+    assert len(telling.weights()) == 0 and telling.outer.feed.rejected == {"loop": 1}, "too long, but no bad packet"
+
+
 def test_a_node_that_turns_into_a_loop_leaves() -> None:
     with Announced(identity="me") as announced:
         announced.take(packet(routers="other"))
@@ -791,6 +805,37 @@ def test_each_datagram_is_signed_with_another_second(inner: Inner) -> None:
         assert signed == [
             (KEY, True, 1700), ("bar.com", True, 1700), (KEY, False, 1701), (KEY, True, 1703)
         ], "a farewell says a second more than it is signed with"  # fmt: skip
+
+
+def test_seconds_never_run_ahead_of_the_clock(inner: Inner) -> None:
+    """Who is ahead is refused as from the future, or, after a restart, as what was said before."""
+    stamps: list[tuple[int, int]] = []
+    wall = 1700
+
+    def sign(datagram: bytes, second: int) -> bytes:
+        stamps.append((second - wall, parse_announcement(datagram).weight))
+        return datagram
+
+    with Telling(inner) as telling:
+        telling.teller = Teller("r", telling.place, OWN, inner.offers, "me", sign, wall=lambda: wall,
+                                clock=lambda: inner.now)  # fmt: skip
+        for weight in range(1, 101):
+            inner.join(weight=weight)
+            inner.now += PAUSE
+            telling.turn()
+        assert max(ahead for ahead, _ in stamps) <= AHEAD
+        wall, inner.now = wall + AHEAD, inner.now + AHEAD
+        telling.turn()
+        assert stamps[-1][1] == 100, "the last one is said when its second has come"
+        inner.leave()
+        for _ in range(AHEAD + 1):
+            wall, inner.now = wall + 1, inner.now + 1
+            telling.turn()
+        assert stamps[-1][1] == 0 and telling.weights() == [], "so is the farewell"
+        for _ in range(AHEAD + 1):
+            wall, inner.now = wall + 1, inner.now + 1
+            telling.turn()
+        assert not telling.teller._seconds, "nothing is kept of a key that is gone"
 
 
 @pytest.mark.parametrize("word", ["SHA256:/nowhere/k.pem", "NONE:/nowhere/k.pem"])
