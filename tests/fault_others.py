@@ -13,6 +13,7 @@ from clients import announce, datagram, packet, request
 from faults import CLIENT, GET, LIMIT, PATIENCE, PROCESS, SOURCE, Scene, ending, fault, told
 from scripted import (
     HELLO,
+    NodeConnection,
     ScriptedNode,
     answer,
     connect,
@@ -124,7 +125,12 @@ def leaves_in_upload(scene: Scene) -> str:
 
 @fault(CLIENT, "closes its half of the connection after the request", theirs="1 nothing", ours="1 nothing")
 def half_closes(scene: Scene) -> str:
-    scene.with_nodes(good=1)
+    def script(connection: NodeConnection) -> None:  # time enough to see that the client has closed
+        connection.read_head()
+        connection.stopped.wait(1)
+        connection.send(HELLO)
+
+    scene.with_nodes(script, good=0)
     with connect(scene.router.address, PATIENCE) as client:
         client.sendall(GET)
         client.shutdown(socket.SHUT_WR)

@@ -328,7 +328,7 @@ def address_of(sock: socket.socket) -> str:
 def wait_for(
     condition: Callable[[], T],
     what: str = "",
-    timeout: float = 10,
+    timeout: float = 30,
     sleep: Callable[[float], object] = time.sleep,
 ) -> T:
     """Returns the first true value of `condition`, asked again and again; AssertionError naming `what` after `timeout`.

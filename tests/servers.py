@@ -170,7 +170,7 @@ class Process:
         """The first line so far in which `pattern` is found."""
         return next((match for text in list(self.lines) if (match := re.search(pattern, text))), None)
 
-    def wait_line(self, pattern: str, timeout: float = 10) -> re.Match[str]:
+    def wait_line(self, pattern: str, timeout: float = 30) -> re.Match[str]:
         """Waits for such a line; fails at once when the process ends without it."""
 
         def found() -> re.Match[str] | None:
@@ -206,13 +206,13 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def wait(self, timeout: float = 10) -> int:
+    def wait(self, timeout: float = 30) -> int:
         """The exit status, once it has ended by itself."""
         status = self._child.wait(timeout)
         self._reader.join(timeout)
         return status
 
-    def stop(self, number: signal.Signals = signal.SIGINT, timeout: float = 10) -> int:
+    def stop(self, number: signal.Signals = signal.SIGINT, timeout: float = 30) -> int:
         """Asks it to end, waits, and takes what it left behind along. Returns the exit status."""
         self.send_signal(number)
         try:
@@ -289,7 +289,7 @@ class Router(Process):
             self.__exit__(None, None, None)
             raise
 
-    def wait_line(self, pattern: str, timeout: float = 10) -> re.Match[str]:
+    def wait_line(self, pattern: str, timeout: float = 30) -> re.Match[str]:
         """As any Process'. A new node is served when the line has come: the routers know it a moment later."""
         match = super().wait_line(pattern, timeout)
         if NEW_NODE in match.string:
@@ -324,7 +324,7 @@ class Router(Process):
         """The live nodes of one key, by address."""
         return {node["name"]: node for node in self.pool(key).get("nodes", []) if not node["death_mark"]}
 
-    def wait_for_nodes(self, key: str, count: int, timeout: float = 10) -> dict[str, dict[str, Any]]:
+    def wait_for_nodes(self, key: str, count: int, timeout: float = 30) -> dict[str, dict[str, Any]]:
         """Waits until exactly `count` nodes of `key` are alive in stats, and the routers know; returns them."""
         wait_for(lambda: len(self.nodes(key)) == count, f"{count} nodes of {key}", timeout)
         self.settle()
