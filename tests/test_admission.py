@@ -298,8 +298,8 @@ def test_a_key_that_the_locale_has_no_letters_for_is_looked_up_as_its_bytes(tmp_
         "import os; from discovery.credentials import Credentials, own; "
         "print(own('\\u0142.com', [os.environ['OWNERS']], Credentials(1, os.getuid(), os.getgid())))"
     )
-    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OWNERS": f"{tmp_path}/"}
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **ascii_only}, capture_output=True, text=True)
+    more = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OWNERS": f"{tmp_path}/"}  # ASCII alone
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **more}, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
@@ -318,9 +318,10 @@ def test_a_key_file_that_turns_into_a_fifo_holds_up_nobody(tmp_path: Path, monke
     handler = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for who writes"))
     signal.alarm(5)
     try:
-        with monkeypatch.context() as patch, pytest.raises(AnnouncementError, match="no RSA or EC key"):
+        with monkeypatch.context() as patch:
             patch.setattr(os, "stat", lambda path: before)  # it was a file when it was looked at
-            Keyring(str(folder)).key_of("foo.com")
+            with pytest.raises(AnnouncementError, match="no RSA or EC key"):
+                Keyring(str(folder)).key_of("foo.com")
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, handler)
