@@ -135,7 +135,7 @@ def hangs_on_posts(scene: Scene) -> str:
 def slow(scene: Scene) -> str:
     def script(connection: NodeConnection) -> None:
         connection.read_head()
-        connection.stopped.wait(1.0)
+        connection.stopped.wait(0.5)
         connection.send(HELLO)
 
     scene.with_nodes(script)

@@ -308,9 +308,13 @@ class Router(Process):
         wait_for(told, "the routers to take in what has changed")
 
     def stats(self) -> dict[str, Any]:
-        """One reading of the stats server."""
-        with connect(self.stats_address) as sock:
-            text = b"".join(iter(lambda: sock.recv(65536), b""))
+        """One reading of the stats server. Who starts anew in that moment says nothing, and is asked again."""
+        text = b""
+        for _ in range(3):
+            with connect(self.stats_address) as sock:
+                text = b"".join(iter(lambda: sock.recv(65536), b""))
+            if text:
+                break
         stats = json.loads(text)
         assert isinstance(stats, dict)
         return stats

@@ -298,9 +298,8 @@ def test_a_key_that_the_locale_has_no_letters_for_is_looked_up_as_its_bytes(tmp_
         "import os; from discovery.credentials import Credentials, own; "
         "print(own('\\u0142.com', [os.environ['OWNERS']], Credentials(1, os.getuid(), os.getgid())))"
     )
-    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OWNERS": f"{tmp_path}/"}
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, env={**os.environ, **ascii_only}, capture_output=True, text=True, check=False)
+    more = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OWNERS": f"{tmp_path}/"}  # ASCII alone
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **more}, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
