@@ -34,6 +34,9 @@ log = logging.getLogger("gfrouter")
 
 SET_NODES = 1000  # in one message: a router takes them in within 15 ms, which requests can wait
 SET_PAUSE = 0.001  # seconds between two such; a wait of nothing would leave sockets unserved
+# Said after all keys that have changed: whoever waits for one of them must not be refused, nor the counters come of a
+# router that does not know what they are shown beside.
+LATE = ("warming", "count")
 UNSENT_KEYS = 100_000  # that changed and were not read; about 20 MB
 START_BEATS = 30  # in which a process answers for the first time, on a machine that is busy with many such
 STUCK = 5.0  # seconds without reading, after which so many are too many; all sources may say theirs in one go
@@ -227,8 +230,7 @@ class Child:
         health: dict[str, None] = {}
         message, self.orders = self.orders, {}
         if self.keys:
-            if "warming" in message:  # whoever waits for a key that is still to come must not be refused
-                self.orders["warming"] = message.pop("warming")
+            self.orders = {word: message.pop(word) for word in LATE if word in message}
         else:  # what is out or in turn must be there before that is said of it
             health, self.health = self.health, {}
         unknown, self.unknown = [key for key in self.unknown if key not in table.pools], {}

@@ -17,6 +17,7 @@ from router.logs import log
 from router.table import Change, Table
 
 COUNT_WAIT = 0.2  # seconds that a reader of the stats waits for routers that do not answer
+COUNT_AGAIN = 5  # times that they are asked, where the table changes each time before they have answered
 RESPAWN_DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0)  # seconds; for routers that die one after the other
 RESPAWN_CALM = 5.0  # seconds; who lived longer is replaced at once
 BEAT_EVERY = 1.0  # seconds between two signs of life that a router is asked for
@@ -41,7 +42,8 @@ class Fleet:
         self.keepers: list[gevent.Greenlet[..., None]] = []
         self._start = start
         self._stopping = stopping
-        self._counting = 0
+        self._counting = 0  # the last question's number
+        self._changes = 0
 
     def run(self) -> None:
         """Keep one running in each slot, in greenlets, which end with it once `stopping` is set."""
@@ -60,6 +62,7 @@ class Fleet:
             router.process.kill()
 
     def note_change(self, change: Change) -> None:
+        self._changes += 1
         for router in self.routers:
             router.note_change(change)
 
@@ -74,11 +77,22 @@ class Fleet:
     def count(self) -> bool:
         """Ask the routers what they have counted; one that does not answer in time is shown as it last told.
 
-        True where all have answered.
+        True where all have answered. Then they know the table as it is now: whoever has seen a node in the stats may
+        ask for it at once.
         """
+        deadline = monotonic() + COUNT_WAIT
+        for _ in range(COUNT_AGAIN):
+            changes = self._changes
+            if not self._ask_counts(deadline - monotonic()):
+                return False
+            if changes == self._changes:
+                break
+        return True
+
+    def _ask_counts(self, wait: float) -> bool:
         self._counting += 1
         number, asked = self._counting, list(self.routers)
-        answered = gevent.wait([router.ask_counts(number) for router in asked], timeout=COUNT_WAIT)
+        answered = gevent.wait([router.ask_counts(number) for router in asked], timeout=max(wait, 0))
         for router in asked:
             router.forget_counts(number)
         return len(answered) == len(asked)

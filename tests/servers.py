@@ -51,6 +51,7 @@ CORE = {
 }  # fmt: skip
 OURS_ALONE = {entry.field for entry in TABLE if entry.ours}
 
+READINGS = 10  # of the stats, while there are routers that have not answered
 NEW_NODE = " => new node: "  # in the log line of an announcement
 
 # Ports come from below the kernel's ephemeral range, so that no outgoing connection takes one between its choice and
@@ -298,17 +299,24 @@ class Router(Process):
 
     def settle(self) -> None:
         """Waits until each router process has taken in all that has changed so far, where that can be known."""
-        if not self._settles:
-            return
-
-        def told() -> bool:
-            now = time.time()  # whoever answers after this was asked after this
-            return all(router["last_answer"] >= now for router in self.stats().get("routers", ()))
-
-        wait_for(told, "the routers to take in what has changed")
+        if self._settles:
+            wait_for(lambda: self._read(time.time())[1], "the routers to take in what has changed")
 
     def stats(self) -> dict[str, Any]:
-        """One reading of the stats server. Who starts anew in that moment says nothing, and is asked again."""
+        """One reading of the stats server, from routers that know all that it shows: they are served at once.
+
+        On a busy machine they may take longer than a reading waits for them, so it is read again. Those that are frozen
+        never answer, and the last reading is returned.
+        """
+        began = time.time()
+        for _ in range(READINGS):
+            stats, counted = self._read(began)
+            if counted:
+                break
+        return stats
+
+    def _read(self, since: float) -> tuple[dict[str, Any], bool]:
+        """One reading, and whether all routers have answered since then. Who starts anew just now is asked again."""
         text = b""
         for _ in range(3):
             with connect(self.stats_address) as sock:
@@ -317,7 +325,7 @@ class Router(Process):
                 break
         stats = json.loads(text)
         assert isinstance(stats, dict)
-        return stats
+        return stats, all(router["last_answer"] >= since for router in stats.get("routers", ()))
 
     def pool(self, key: str) -> dict[str, Any]:
         """The stats of one key, {} while nobody has announced it."""
