@@ -18,6 +18,8 @@ from servers import FASTROUTER, NGINX
 os.environ["GFROUTER_ADMIN"] = "off"
 # Most tests are of the drop-in, which answers errors as the fastrouter does; those of the pages turn them on.
 os.environ["GFROUTER_ERROR_PAGES"] = "off"
+# The suite starts thousands of interpreters: ours must not compile all its modules each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 NO_SKIP = bool(os.environ.get("GFROUTER_NO_SKIP"))
 # Half of hypothesis' own number: the suite runs often, each time with others, and is to end within minutes.
 # How fast it draws depends on what else this machine does.

@@ -9,7 +9,6 @@ monkey.patch_all()
 
 import gc  # noqa: E402
 import os  # noqa: E402
-import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
@@ -30,7 +29,7 @@ from moves import Moves  # noqa: E402
 from router.feed import Feed  # noqa: E402
 from router.node import Node  # noqa: E402
 from router.table import Table  # noqa: E402
-from scripted import wait_for  # noqa: E402
+from scripted import freeze, wait_for  # noqa: E402
 
 ESTABLISHED = "01"  # in /proc/net/tcp
 
@@ -135,7 +134,7 @@ def the_watch_that_never_begins(url: str) -> None:
     etcd = connection(f"{url}?timeout=1")
     etcd.begin()
     pid = os.environ["ETCD_PID"]
-    os.kill(int(pid), signal.SIGSTOP)
+    freeze(int(pid))
     until(lambda: all(") T " in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")), "etcd to stop")
     with pytest.raises(EtcdError, match="no watch begins"):
         next(etcd.watch(b"/gfrouter/", 1))

@@ -8,7 +8,7 @@ import threading
 from functools import partial
 
 from like import CLOSED, GET, OPEN_S, REFUSED, A, Case, Stage, case
-from scripted import address_of, answer, connect, listen, wait_for, when
+from scripted import address_of, answer, connect, freeze, listen, wait_for, when
 from servers import UWSGI, Process, Router, as_words, free_address, free_port, router_command
 
 # 5. Cheap mode, processes, privileges, signals.
@@ -58,7 +58,7 @@ def two_processes(stage: Stage) -> None:
     stage.start(processes=2)
     stage.node()
     for pid in stage.router.pids().values():
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         stage.ask()
         os.kill(pid, signal.SIGCONT)
     stage.leave_out("stats")
@@ -69,7 +69,7 @@ def stats_of_the_second_process(stage: Stage) -> None:
     stage.start(processes=2)
     address = stage.node()
     first = stage.router.pids()[1]
-    os.kill(first, signal.SIGSTOP)
+    freeze(first)
     stage.ask()
     os.kill(first, signal.SIGCONT)
     stage.router.wait_idle()

@@ -19,12 +19,14 @@ hide a fault of the router. When a script returns, its socket is closed; `stop()
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import struct
 import termios
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -323,6 +325,21 @@ def address_of(sock: socket.socket) -> str:
     if isinstance(name, str):
         return name
     return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
+def freeze(pid: int, sleep: Callable[[float], object] = time.sleep) -> None:
+    """SIGSTOP to this process, and waits until it has stopped: on a busy machine its threads run on for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_frozen(pid, sleep)
+
+
+def wait_frozen(pid: int, sleep: Callable[[float], object] = time.sleep) -> None:
+    def stopped(task: Path) -> bool:
+        with contextlib.suppress(OSError):  # it has ended
+            return (task / "stat").read_text().rpartition(")")[2].split()[0] in "TtZX"
+        return True
+
+    wait_for(lambda: all(map(stopped, Path(f"/proc/{pid}/task").glob("*"))), f"{pid} to stop", sleep=sleep)
 
 
 def wait_for(

@@ -34,7 +34,7 @@ from typing import Any, Self
 import pytest
 
 from router.options import TABLE
-from scripted import connect, wait_for
+from scripted import connect, wait_for, wait_frozen
 
 TESTS = Path(__file__).parent
 CONTRIB = TESTS.parent / "contrib"
@@ -139,6 +139,17 @@ def free_address(form: str = "ipv4", folder: Path | None = None) -> str:
     raise AssertionError(form)
 
 
+def group(leader: int) -> list[int]:
+    """The processes of this process group, as they are now."""
+
+    def leader_of(pid: int) -> int:
+        with contextlib.suppress(ProcessLookupError):
+            return os.getpgid(pid)
+        return 0
+
+    return [pid for entry in Path("/proc").glob("[0-9]*") if leader_of(pid := int(entry.name)) == leader]
+
+
 class Process:
     """A child in its own session; a thread collects what it writes to stdout and stderr, line by line."""
 
@@ -200,12 +211,18 @@ class Process:
         return self._child.poll()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """To the first process alone, as an operator's kill does."""
+        """To the first process alone, as an operator's kill does. SIGSTOP: it has stopped when this returns."""
         self._child.send_signal(number)
+        if number == signal.SIGSTOP:
+            wait_frozen(self.pid)
 
     def send_signal_to_all(self, number: signal.Signals) -> None:
+        """To each process of the session's first group. SIGSTOP: they have stopped when this returns."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+            if number == signal.SIGSTOP:
+                for pid in group(self.pid):
+                    wait_frozen(pid)
 
     def wait(self, timeout: float = 30) -> int:
         """The exit status, once it has ended by itself."""

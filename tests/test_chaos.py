@@ -97,11 +97,10 @@ def test_whatever_happens_all_counts_return_to_zero(seed: int, kind: str, tmp_pa
         members = [Node(node.address, weight=number + 1) for number, node in enumerate(nodes)]
         members += [Node(refused_address()), Node(str(tmp_path / "missing.sock"))]
         router.table({"foo.com": members})
-        ask(router.address, request("nobody.com"))
+        nobody = request("nobody.com")
+        answered = [(nobody, ask(router.address, nobody))]
         router.wait_idle()
         before = router.descriptors()
-
-        answered: list[tuple[bytes, bytes]] = []
 
         def client(number: int) -> None:
             dice = random.Random(seed * 1000 + number)

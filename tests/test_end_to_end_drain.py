@@ -13,7 +13,7 @@ import pytest
 from clients import announce, ask, read_to_end, request, withdraw
 from router.ask import ask as ask_admin
 from router.operate import STILL_IN_FLIGHT, drain, eject, undrain
-from scripted import HELLO, ScriptedNode, answer, connect, wait_for, when
+from scripted import HELLO, ScriptedNode, answer, connect, freeze, wait_for, when
 from servers import FASTROUTER, Router, free_address
 
 pytestmark = pytest.mark.skipif(FASTROUTER, reason="the real fastrouter has no admin API")
@@ -154,7 +154,7 @@ def test_an_ejected_node_is_tried_by_one_request_in_each_router_when_its_time_is
             return len(scene.slow.connections)
 
         for trials, frozen in enumerate(scene.pids(), 1):
-            os.kill(frozen, signal.SIGSTOP)
+            freeze(frozen)
             try:
                 wait_for(lambda trials=trials: tried() == trials, "the other one's trial")  # type: ignore[misc]
             finally:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from clients import Load, announce, ask, request
-from scripted import HELLO, NodeConnection, ScriptedNode, answer, wait_for
+from scripted import HELLO, NodeConnection, ScriptedNode, answer, freeze, wait_for
 from servers import Nginx, Router, Worker, better, needs_nginx
 
 pytestmark = pytest.mark.slow  # several processes for each test
@@ -35,7 +35,7 @@ def served(router: Router) -> Iterator[ScriptedNode]:
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
     """What runs inside this can only be the work of other processes."""
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:

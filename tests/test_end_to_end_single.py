@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clients import ask, request
-from scripted import connect, wait_for
+from scripted import connect, freeze, wait_for
 from servers import CONTRIB, TESTS, Router, Worker, free_address, router_command
 from test_single import DOCUMENTED
 
@@ -287,7 +287,7 @@ def test_a_worker_that_does_not_end_is_killed(tmp_path: Path) -> None:
     with Single(tmp_path) as router:
         worker = router.worker()
         everything = family(worker)
-        os.kill(worker, signal.SIGSTOP)
+        freeze(worker)
         router.send_signal(signal.SIGTERM)
         router.wait_line("does not end within 5 s: killed", timeout=20)
         assert router.wait(20) == 0

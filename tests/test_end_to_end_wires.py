@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clients import announce, ask, get, read_to_end, request, withdraw
-from scripted import HELLO, ScriptedNode, address_of, answer, connect, listen, wait_for
+from scripted import HELLO, ScriptedNode, address_of, answer, connect, freeze, listen, wait_for
 from servers import (
     FASTROUTER,
     FORMS,
@@ -256,7 +256,7 @@ def test_with_reuse_port_each_process_gets_requests_of_its_own(reusing: Router) 
 @better("a respawned router starts without a map")
 def test_with_reuse_port_the_queue_of_a_killed_process_is_its_successors(reusing: Router) -> None:
     first, second = reusing.pids().values()
-    os.kill(first, signal.SIGSTOP)
+    freeze(first)
     clients = [connect(reusing.address) for _ in range(60)]
     for client in clients:
         client.sendall(GET)

@@ -32,6 +32,7 @@ from scripted import (
     close_after_head,
     close_at_once,
     connect,
+    freeze,
     hang,
     read_slowly,
     reset_after_head,
@@ -195,7 +196,7 @@ def test_a_body_that_is_there_at_once_waits_for_a_node_that_does_not_read(place:
 
     with OneRouter(place()) as router, ScriptedNode(late, address=place()) as node:
         serving(router, node)
-        os.kill(router.process.pid, signal.SIGSTOP)
+        freeze(router.process.pid)
         with connect(router.address) as client:
             head = request("foo.com", method="POST", length=4 * MIB)
             client.setblocking(False)
@@ -630,7 +631,7 @@ def test_a_stopped_process_ages_nobody() -> None:
         with connect(router.address) as client:
             client.sendall(GET)
             wait_for(lambda: node.connections, "the node to be asked")
-            os.kill(router.process.pid, signal.SIGSTOP)
+            freeze(router.process.pid)
             time.sleep(5)
             os.kill(router.process.pid, signal.SIGCONT)
             assert router.counts()["active"] == 1

@@ -26,6 +26,7 @@ from scripted import (
     close_after_head,
     connect,
     ends_in_a_reset,
+    freeze,
     hang,
     reset_after_head,
     wait_for,
@@ -309,7 +310,7 @@ def test_a_reset_that_comes_with_the_last_bytes_is_seen(shared: OneRouter) -> No
         with connect(shared.address) as client:
             client.sendall(GET)
             wait_for(lambda: node.connections and node.connections[0].head == GET, "the node to be asked")
-            os.kill(shared.process.pid, signal.SIGSTOP)
+            freeze(shared.process.pid)
             try:
                 go.set()
                 wait_for(lambda: node.connections[0].sock.fileno() < 0, "the reset")

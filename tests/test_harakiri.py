@@ -1,6 +1,5 @@
 """A router whose loop is stuck is killed and replaced; a supervisor that was itself stopped kills nobody."""
 
-import os
 import signal
 import time
 
@@ -9,7 +8,7 @@ import pytest
 from clients import announce, ask, request
 from router import child, stats
 from router.child import Child
-from scripted import HELLO, ScriptedNode, wait_for
+from scripted import HELLO, ScriptedNode, freeze, wait_for
 from servers import Router
 
 GET = request("foo.com")
@@ -65,18 +64,18 @@ def test_one_that_is_still_starting_has_more_time() -> None:
 
 @pytest.mark.slow
 def test_a_stuck_router_is_replaced_and_a_stopped_supervisor_kills_nobody() -> None:
-    with Router(harakiri=1) as router, ScriptedNode() as node:
+    with Router(harakiri=3) as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address)
         router.wait_for_nodes("foo.com", 1)
         pid = router.pids()[1]
         time.sleep(1.5)  # so that a beat has been answered, and the next one is on its way
         router.send_signal(signal.SIGSTOP)
-        time.sleep(4)  # longer than harakiri: that is what this is about
+        time.sleep(6)  # longer than harakiri: that is what this is about
         router.send_signal(signal.SIGCONT)
         assert ask(router.address, GET) == HELLO
         time.sleep(1.5)
         assert (router.pids()[1], router.line("HARAKIRI")) == (pid, None)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         router.wait_line(rf"^\*\*\* HARAKIRI ON GATEWAY uWSGI fastrouter 1 \(pid: {pid}\) \*\*\*$", timeout=20)
         wait_for(lambda: router.pids()[1] != pid, "the next one")
         assert ask(router.address, GET) == HELLO

@@ -11,7 +11,7 @@ import pytest
 from clients import read_to_end
 from one_router import OneRouter
 from router.lag import EVERY, LATE, SHOWN, Lag
-from scripted import connect, wait_for
+from scripted import connect, freeze, wait_for
 from servers import Router, free_address
 
 
@@ -47,7 +47,7 @@ def test_a_late_loop_is_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> Non
 def test_a_router_tells_how_late_it_was(tmp_path: Path) -> None:
     with OneRouter(log=tmp_path / "log") as router:
         router.table({})
-        os.kill(router.process.pid, signal.SIGSTOP)
+        freeze(router.process.pid)
         time.sleep(EVERY + LATE + 0.2)
         os.kill(router.process.pid, signal.SIGCONT)
         wait_for(lambda: router.counts()["lag"] >= LATE, "the sweep")
@@ -63,7 +63,7 @@ def test_both_kinds_of_processes_are_shown() -> None:
         router.settle()
         (pid,) = router.pids().values()
         for each in (router.pid, pid):
-            os.kill(each, signal.SIGSTOP)
+            freeze(each)
         time.sleep(EVERY + LATE + 0.2)
         for each in (router.pid, pid):
             os.kill(each, signal.SIGCONT)

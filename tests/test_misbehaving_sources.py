@@ -13,7 +13,7 @@ import pytest
 
 from clients import ask, request
 from router.watchdog import BEAT, LOOK, LOOKS
-from scripted import HELLO, ScriptedNode, wait_for
+from scripted import HELLO, ScriptedNode, freeze, wait_for
 from told import Told
 
 GET = request("foo.com")
@@ -96,7 +96,7 @@ def test_a_stop_of_the_whole_supervisor_is_no_stuck_source() -> None:
     with served() as (told, _):
         told.tell(0, "storm", 500)  # so that a source is where it goes on
         told.wait_line("^it storms$")
-        os.kill(told.pid, signal.SIGSTOP)
+        freeze(told.pid)
         try:
             while_stopped = [ask(told.address, GET) for _ in range(10)]
             wait_stopped(STUCK + 1)

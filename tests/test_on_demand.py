@@ -19,7 +19,7 @@ from one_router import OneRouter, asking, forgets_who_leaves, waits
 from router.lookups import ANY, HOSTS, MOST_OPEN, NOBODY
 from router.node import Node
 from router.waiting import SERVES
-from scripted import HELLO, ScriptedNode, answer, connect, wait_for
+from scripted import HELLO, ScriptedNode, answer, connect, freeze, wait_for
 from told import Told
 
 GET = request("foo.com")
@@ -179,7 +179,7 @@ def test_a_key_that_was_known_for_a_moment_only_is_refused_and_not_waited_for_ag
     with OneRouter(on_demand=HOSTS, lookup_timeout=LONG) as router, ScriptedNode() as node:
         router.table({})
         with asking(router, GET) as (client,):
-            os.kill(router.process.pid, signal.SIGSTOP)
+            freeze(router.process.pid)
             packed = [node.address, 1, 0, 0, 0, "", "", ""]
             router.tell(set=[["foo.com", [packed], []]])
             router.tell(set=[["foo.com", [], [node.address]]])

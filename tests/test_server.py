@@ -30,6 +30,7 @@ from scripted import (
     answer_slowly,
     connect,
     ends_in_a_reset,
+    freeze,
     hang,
     wait_for,
 )
@@ -134,7 +135,7 @@ def test_told_to_stop_it_takes_in_the_backlog_finishes_and_ends() -> None:
         with connect(router.address) as begun:
             begun.sendall(GET)
             assert begun.recv(1) == b"a"
-            os.kill(router.process.pid, signal.SIGSTOP)
+            freeze(router.process.pid)
             waiting = [connect(router.address) for _ in range(3 * ACCEPTS)]
             for client in waiting:
                 client.sendall(GET)

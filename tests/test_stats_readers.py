@@ -24,7 +24,7 @@ from typing import Any, Self
 import pytest
 
 from clients import announce, ask, request
-from scripted import HELLO, ScriptedNode, connect, hang, wait_for
+from scripted import HELLO, ScriptedNode, connect, freeze, hang, wait_for
 from servers import FASTROUTER, Router, free_address
 
 pytestmark = pytest.mark.skipif(FASTROUTER, reason="the real fastrouter shows no workers, which uwsgitop draws")
@@ -155,7 +155,7 @@ def test_what_no_router_accepts_is_in_the_listen_queue(reuse_port: bool) -> None
     with Router(processes=2, reuse_port=reuse_port) as router:
         assert router.stats()["listen_queue"] == 0
         for pid in router.pids().values():
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
         clients = [connect(router.address) for _ in range(5)]
         for client in clients:
             client.sendall(GET)

@@ -18,7 +18,7 @@ from clients import announce, ask, read_to_end, request, withdraw
 from one_router import refused_address
 from router.ask import ask as ask_admin
 from router.fleet import RESPAWN_DELAYS
-from scripted import HELLO, NodeConnection, ScriptedNode, answer, close_after_head, connect, hang, wait_for
+from scripted import HELLO, NodeConnection, ScriptedNode, answer, close_after_head, connect, freeze, hang, wait_for
 from servers import Process, Router, free_address
 
 GET = request("foo.com")
@@ -138,7 +138,7 @@ def test_an_ejection_by_one_router_is_known_to_the_others_and_its_end_as_well() 
                 announce(router.subscriptions, "foo.com", address)
             router.wait_for_nodes("foo.com", 2)
             first, second = router.pids().values()
-            os.kill(second, signal.SIGSTOP)
+            freeze(second)
             for _ in range(10):
                 assert ask(router.address, GET) == HELLO
             (out,) = wait_for(lambda: ask_admin(admin, "nodes", {"state": "out"})["nodes"], "the ejection")
@@ -152,7 +152,7 @@ def test_an_ejection_by_one_router_is_known_to_the_others_and_its_end_as_well() 
 
             wait_for(live, "it to be back for all")
             for frozen in (first, second):
-                os.kill(frozen, signal.SIGSTOP)
+                freeze(frozen)
                 before = len(broken.connections)
                 assert [ask(router.address, GET) for _ in range(6)] == [HELLO] * 6
                 assert len(broken.connections) == before + 3
@@ -168,7 +168,7 @@ def test_a_failure_in_one_router_is_known_to_the_others_and_to_the_stats() -> No
         wait_for(lambda: ask(router.address, GET) and len(router.nodes("foo.com")) == 1, "the mark")
         first, second = router.pids().values()
         for frozen in (first, second):
-            os.kill(frozen, signal.SIGSTOP)
+            freeze(frozen)
             try:
                 assert [ask(router.address, GET) for _ in range(6)] == [HELLO] * 6
             finally:
@@ -190,14 +190,14 @@ def test_a_frozen_router_delays_the_stats_by_little_and_loses_nothing() -> None:
             ask(router.address, GET)
         assert router.pool("foo.com")["hits"] == 10
         frozen = router.pids()[1]
-        os.kill(frozen, signal.SIGSTOP)
+        freeze(frozen)
         assert router.pool("foo.com")["hits"] == 10, "as it last told"
         for number in range(200):
             announce(router.subscriptions, f"{number}.com", node.address)
             withdraw(router.subscriptions, f"{number}.com", node.address)
         announce(router.subscriptions, "last.com", node.address)
         os.kill(frozen, signal.SIGCONT)
-        os.kill(router.pids()[2], signal.SIGSTOP)
+        freeze(router.pids()[2])
         wait_for(lambda: ask(router.address, request("last.com")) == HELLO, "the frozen one to learn what it missed")
         os.kill(router.pids()[2], signal.SIGCONT)
 
@@ -231,7 +231,7 @@ def test_a_stop_waits_for_what_is_in_flight_no_longer_than_drain_timeout() -> No
 def test_a_router_that_is_frozen_at_the_stop_is_killed() -> None:
     with Router(drain_timeout=1) as router:
         frozen = router.pids()[1]
-        os.kill(frozen, signal.SIGSTOP)
+        freeze(frozen)
         assert router.stop(signal.SIGTERM) == 0
         assert not Path(f"/proc/{frozen}").exists()
 

@@ -22,7 +22,7 @@ from one_router import OneRouter, asking, forgets_who_leaves, health, refused_ad
 from router.node import Node
 from router.pair import encode, pack_node
 from router.waiting import SERVES
-from scripted import HELLO, ScriptedNode, answer, connect, wait_for
+from scripted import HELLO, ScriptedNode, answer, connect, freeze, wait_for
 from servers import Nginx, Router, Worker, better, needs_nginx
 from told import Told
 
@@ -193,7 +193,7 @@ def test_a_client_that_resets_or_leaves_between_call_and_turn_is_forgotten() -> 
     with OneRouter() as router, ScriptedNode() as node:
         router.table({}, warming=LONG)
         with asking(router, *[GET] * (3 * SERVES)) as clients:
-            os.kill(router.process.pid, signal.SIGSTOP)
+            freeze(router.process.pid)
             for client in clients[::2]:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
@@ -241,7 +241,7 @@ def test_a_stop_takes_in_the_backlog_and_lets_nobody_wait() -> None:
     with OneRouter(drain_timeout=LONG) as router, ScriptedNode() as node:
         router.table({"bar.com": [Node(node.address)]}, warming=LONG)
         with asking(router):
-            os.kill(router.process.pid, signal.SIGSTOP)
+            freeze(router.process.pid)
             with connect(router.address) as unknown, connect(router.address) as known:
                 unknown.sendall(GET)
                 known.sendall(request("bar.com"))
