@@ -51,6 +51,7 @@ CORE = {
 }  # fmt: skip
 OURS_ALONE = {entry.field for entry in TABLE if entry.ours}
 
+NOT_MISSED = 600  # seconds for which a node is not missed that a test has announced once
 READINGS = 10  # of the stats, while there are routers that have not answered
 NEW_NODE = " => new node: "  # in the log line of an announcement
 
@@ -261,8 +262,9 @@ class Process:
 class Router(Process):
     """gfrouter with plain options: `Router(timeout=2, processes=2, cheap=True)`, a list repeats an option.
 
-    A request for an unknown key is refused at once, unless a `warm_timeout` is given, and there is no admin API unless
-    `admin` says where (conftest.py sets GFROUTER_ADMIN=off). With `ini` nothing is added to
+    A request for an unknown key is refused at once, unless a `warm_timeout` is given; who has announced itself once is
+    not missed, unless a `subscription_tolerance` is given; and there is no admin API unless `admin` says where
+    (conftest.py sets GFROUTER_ADMIN=off). With `ini` nothing is added to
     what the file says; tell its addresses by `address=` and so on. An option that is None is left out. `launcher` are
     words before the command, of something that executes it in its own place.
     """
@@ -292,6 +294,7 @@ class Router(Process):
                 "subscription_server": self.subscriptions,
                 "stats": self.stats_address,
                 "warm_timeout": 0,
+                "subscription_tolerance": NOT_MISSED,
                 **options,
             }
         has_stats = bool(stats_address or (not ini and options["stats"]))

@@ -242,7 +242,6 @@ def test_each_is_asked_once_an_interval_and_not_all_at_once(monkeypatch: pytest.
 def test_a_real_uwsgi_answers_pings_and_is_out_while_it_is_frozen() -> None:
     with (
         Router(
-            subscription_tolerance=600,
             health_check="ping",
             health_interval=1,
             health_timeout=1,

@@ -30,7 +30,7 @@ WITH_DEFAULT = ("env", "-u", "GFROUTER_ADMIN")  # words before a command that is
 def served() -> Iterator[tuple[Router, str]]:
     """A router of two processes, which has answered one request, and its admin API's address."""
     admin = free_address()
-    with Router(admin=admin, processes=2, subscription_tolerance=600) as router, ScriptedNode() as node:
+    with Router(admin=admin, processes=2) as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address, weight=3)
         announce(router.subscriptions, b"\xff.com", node.address)
         router.wait_for_nodes("foo.com", 1)

@@ -230,7 +230,7 @@ def test_after_churn_the_map_is_the_union_of_what_the_servers_hold_and_nothing_l
     launcher = (sys.executable, "-P", TESTS / "counted.py", str(counted))
     with (
         ScriptedNode() as node,
-        Router(launcher=launcher, discovery=servers.discovery, subscription_tolerance=600, processes=2) as router,
+        Router(launcher=launcher, discovery=servers.discovery, processes=2) as router,
     ):
         told = servers.told(router)
         steady = Told("subscription", 1, [], void, void)  # type: ignore[arg-type]  # it is never turned

@@ -61,7 +61,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Router, str]]:
     admin = free_address()
-    with Router(admin=admin, processes=2, subscription_tolerance=600) as router:
+    with Router(admin=admin, processes=2) as router:
         yield router, admin
 
 

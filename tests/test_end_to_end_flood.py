@@ -22,7 +22,6 @@ pytestmark = pytest.mark.slow  # floods of seconds, which take a CPU
 
 GET = request("foo.com")
 SECONDS = 2
-PATIENCE = 600  # seconds: nobody announces himself twice here, and nobody is to be forgotten for it
 QUOTA = 1000  # announcements a second from one socket, the default
 KIB_A_NODE = 4  # in all processes together, with a key of its own
 SLACK_KIB = 16 * 1024  # what buffers and the asked requests cost
@@ -106,7 +105,7 @@ def memory(router: Router, field: str) -> int:
 @pytest.mark.long
 def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> None:
     """From many sockets of one address it is found out later, which takes room in the socket's buffer meanwhile."""
-    with Router(subscription_tolerance=PATIENCE) as router, served(router):
+    with Router() as router, served(router):
         before, server, lost = memory(router, "VmRSS"), router.subscriptions, lost_on_the_way()
         flood = Flooder(tools, server, rate=100_000, seconds=SECONDS, ports=ports)
         begun = time.monotonic()
@@ -126,7 +125,7 @@ def test_a_flood_from_one_address_harms_nobody_else(tools: Path, ports: int) -> 
 @better("has no limits")
 @pytest.mark.parametrize(("option", "keys"), [("--max-keys", 0), ("--max-nodes", 0), ("--max-nodes", 10)])
 def test_floods_from_many_addresses_end_at_the_limits(tools: Path, option: str, keys: int) -> None:
-    with Router(option, "1000", subscription_tolerance=PATIENCE) as router, served(router):
+    with Router(option, "1000") as router, served(router):
         lost = lost_on_the_way()
         with Flooder(tools, router.subscriptions, rate=5000, seconds=SECONDS, hosts=100, keys=keys) as flood:
             assert ask_until_over(router, flood) == {HELLO}

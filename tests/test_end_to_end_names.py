@@ -109,7 +109,7 @@ def test_requests_follow_a_name_whose_addresses_change_within_thirty_seconds(hos
     hosts.say(**{"app.lan": ["127.0.0.2", "127.0.0.3"]})
     with (
         nodes(port, "127.0.0.2", "127.0.0.3", "127.0.0.4"),
-        Router(subscription_tolerance=100, launcher=hosts.launcher) as router,
+        Router(launcher=hosts.launcher) as router,
     ):
         announce(router.subscriptions, "foo.com", f"app.lan:{port}")
         announce(router.subscriptions, "bar.com", f"app.lan:{port}")

@@ -93,7 +93,7 @@ def vassal(router: Router, **fields: str) -> None:
 def test_a_vassal_is_known_without_an_address_and_asked_when_it_has_one() -> None:
     with (
         ScriptedNode() as node,
-        Router(subscription_tolerance=100, subscription_tolerance_inactive=1) as router,
+        Router(subscription_tolerance_inactive=1) as router,
     ):
         vassal(router)
         router.wait_line("foo.com => new vassal node: app.ini$")

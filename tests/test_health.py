@@ -496,7 +496,7 @@ def test_a_thousand_slow_but_good_requests_eject_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_frozen_uwsgi_is_out_whatever_is_announced_for_it_and_back_when_it_answers() -> None:
-    with Router(subscription_tolerance=600, timeout=1, max_fails=2, gracetime=3) as router:
+    with Router(timeout=1, max_fails=2, gracetime=3) as router:
         subscriptions = router.subscriptions
         with Worker(subscriptions, name="frozen") as frozen, Worker(subscriptions, name="well") as well:
             router.wait_for_nodes("foo.com", 2)
