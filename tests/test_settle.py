@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripted import wait_for
-from servers import Router, free_address
+from servers import Process, Router, free_address, router_command
 from test_reload import start_anew, wait_until_alone
 
 
@@ -60,6 +60,26 @@ def test_own_pages_are_looked_for_there(folders: tuple[Path, Path]) -> None:
     with Router(chdir=after, error_pages="pages/", cwd=before) as router:
         start_anew(router)
         assert not router.line("going on as before")
+
+
+@pytest.mark.slow
+def test_a_log_file_stays_where_it_was_opened(folders: tuple[Path, Path]) -> None:
+    before, after = folders
+    log, moved, address = before / "router.log", before / "moved", free_address()
+    words = ["--logto", "router.log", "--chdir", "../after", "--listen", address, "--stats", free_address()]
+    words += ["--subscription-server", free_address()]
+
+    def wait_written(file: Path, text: str) -> None:
+        wait_for(lambda: file.exists() and text in file.read_text(), f"{text!r} in {file}", 30)
+
+    with Process(*router_command(False), *words, cwd=before) as router:
+        wait_written(log, "spawned uWSGI fastrouter 1")
+        log.rename(moved)
+        wait_written(log, f"{log} was moved: opened anew")
+        router.send_signal(signal.SIGHUP)
+        wait_written(log, "spawned uWSGI fastrouter 1")
+        assert router.stop() == 0
+    assert [*after.iterdir()] == []
 
 
 def test_a_mask_is_set_before_anything_is_bound(folders: tuple[Path, Path]) -> None:
