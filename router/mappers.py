@@ -102,7 +102,7 @@ def nodes(options: Options) -> tuple[str, ...]:
     if not options.worker_socket:
         raise OptionsError(
             f"use-socket={options.use_socket}: the same configuration has no such line socket = ADDRESS (the first one "
-            "is 0), and gfrouter starts no worker of its own"
+            "is 0)"
         )
     return (options.worker_socket, *options.to)
 

@@ -118,6 +118,13 @@ def part(said: Sequence[Said], listen: Sequence[str], shared: Sequence[str]) -> 
     return Part(tuple(settings), tuple(keys.items()), application)
 
 
+def no_such_shared_socket(there: int) -> str:
+    """What is wrong with a number, where so many are there."""
+    if there == 0:
+        return ", but no shared-socket is given"
+    return f", but only {there} shared-socket{' is' if there == 1 else 's are'} given, counted from 0"
+
+
 def ini(part: Part, private: int) -> str:
     """The worker's ini; `private` is the descriptor of its private socket. Percent signs stand twice, as in any ini."""
     settings = [("master", "true"), ("hook-master-start", GRACEFUL)]
@@ -138,7 +145,7 @@ def _socket(one: Said, listen: Sequence[str], shared: Sequence[str]) -> str:
         return one.value
     number = int(one.value[1:])
     if number >= len(shared):
-        raise PartError(one.shown, f", but there are {len(shared)} shared sockets, counted from 0")
+        raise PartError(one.shown, no_such_shared_socket(len(shared)))
     return shared[number]
 
 

@@ -199,7 +199,7 @@ def test_a_socket_of_its_own_stays() -> None:
     ("line", "reason"),
     [
         ("http-socket = =0", "site.ini:6: http-socket = =0: the router takes requests there, and they are uwsgi's"),
-        ("socket = =1", "site.ini:6: socket = =1, but there are 1 shared sockets, counted from 0"),
+        ("socket = =1", "site.ini:6: socket = =1, but only 1 shared-socket is given, counted from 0"),
     ],
 )
 def test_a_socket_that_cannot_be(line: str, reason: str) -> None:
