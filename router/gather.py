@@ -205,7 +205,9 @@ class Gathering:
             self._letters |= {"o": "", "x": section}
         this = f"{self._there.full_name(file)}:{section}"
         if this in given.chain:
-            raise ValueError("reads itself, over " + " and ".join(printable(each.removesuffix(":")) for each in given.chain[-3:]))
+            raise ValueError(
+                "reads itself, over " + " and ".join(printable(each.removesuffix(":")) for each in given.chain[-3:])
+            )
         data = self._there.contents(file)
         sections = (section,) if section else ini.SECTIONS
         return ini.parse(data, printable(file), sections, self._letters), this

@@ -8,11 +8,11 @@ worker's socket is a node for any key, as those of `to` are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
 from router.address import AddressError, parse_node
+from router.folder import absolute
 from router.gather import Gathered
 from router.options import Options
 from router.setting import Finding, Given, OptionsError
@@ -79,14 +79,14 @@ def urls(options: Options) -> list[str]:
     """The sources that the options name, as URLs, in the order of MAPPERS."""
     found = []
     if options.use_cache:
-        found.append(url("cache", os.path.abspath(options.use_cache)))
+        found.append(url("cache", absolute(options.use_cache)))
     if options.use_pattern:
         found.append(url("pattern", options.use_pattern))
     if options.use_base:
         found.append(url("base", options.use_base))
     if options.use_code_string:
         _, file, function = options.use_code_string.split(":", 2)
-        found.append(f"{url('code', os.path.abspath(file))}?function={function}")
+        found.append(f"{url('code', absolute(file))}?function={function}")
     return found
 
 

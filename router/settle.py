@@ -7,6 +7,7 @@ import signal
 from contextlib import ExitStack, suppress
 
 from router import privileges, titles
+from router.folder import present_folder
 from router.handover import HELD_BACK, Estate
 from router.logfile import LogFile, first_file, second_file
 from router.logs import log
@@ -49,14 +50,15 @@ def change_folder(options: Options, estate: Estate) -> None:
         return
     log.info("chdir() to %s", printable(options.chdir))
     try:
-        estate.home = os.getcwd()
+        home = present_folder()
         os.chdir(options.chdir)
+        estate.home = home
     except OSError as error:
         raise ValueError(f"cannot chdir() to {printable(options.chdir)}: {error.strerror}") from None
 
 
 def go_home(estate: Estate) -> None:
     """At the end the files of sockets are removed, by the names that they were bound under."""
-    if estate.home:
+    if estate.home is not None:
         with suppress(OSError):
-            os.chdir(estate.home)
+            estate.home.enter()

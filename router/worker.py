@@ -30,6 +30,7 @@ from router import net, single
 from router.attached import Attached, daemon
 from router.checks import PING
 from router.feed import Feed
+from router.folder import absolute
 from router.node import Node
 from router.options import Options
 from router.place import ini_beside
@@ -133,11 +134,11 @@ def find_binary(options: Options) -> str:
     assert options.worker is not None
     if options.worker_binary is not None:
         if found := shutil.which(options.worker_binary):
-            return os.path.abspath(found)
+            return absolute(found)
         raise ValueError(f"worker-binary = {options.worker_binary}: no program that can be executed")
     beside = Path(sys.executable).with_name("uwsgi")
     if found := shutil.which(beside) or shutil.which("uwsgi"):
-        return os.path.abspath(found)
+        return absolute(found)
     raise ValueError(
         f"{options.worker.application}: a worker is to run beside the router, and there is no uwsgi at {beside} or on "
         "PATH (pip install uwsgi, or --worker-binary FILE)"

@@ -609,7 +609,10 @@ def test_without_a_mode_everybody_may_and_without_a_word_the_umask_stands() -> N
 
 
 def test_a_mode_on_the_command_line_stands_behind_a_sign_as_in_uwsgi() -> None:
-    assert refusal("--chmod-socket 660") == "660: neither an option (--NAME) nor a file that ends in .ini, nor a command as the first word"
+    assert (
+        refusal("--chmod-socket 660")
+        == "660: neither an option (--NAME) nor a file that ends in .ini, nor a command as the first word"
+    )
     assert "--chmod-socket[=MODE]" in help_text(100)
 
 
