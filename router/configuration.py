@@ -320,5 +320,5 @@ def _unused_shared_sockets(options: Options) -> list[str]:
     return [
         f"shared-socket {number} ({shown(socket)}) is not used by any listening address (={number})"
         for number, socket in enumerate(options.shared_socket)
-        if f"={number}" not in options.listen
+        if f"={number}" not in options.listen and not (options.worker and options.worker.binds(socket))
     ]

@@ -16,19 +16,11 @@ from router.folder import absolute
 from router.gather import Gathered
 from router.options import Options
 from router.setting import Finding, Given, OptionsError
+from router.single import SOCKETS
 from router.static import FALLBACK, OWN, TO
 
 MAPPERS = ("use_cache", "use_pattern", "subscription_server", "use_base", "use_code_string", "use_socket", "to")
 THEIRS = "fastrouter-"
-
-# What gives a uWSGI a socket of its own, in the numbers of `use-socket`, and whether it speaks uwsgi there.
-SOCKETS = {
-    **dict.fromkeys(("socket", "uwsgi-socket"), True),
-    **dict.fromkeys(
-        ("suwsgi-socket", "ssl-socket", "puwsgi-socket", "http-socket", "http11-socket", "https-socket",
-         "fastcgi-socket", "fastcgi-nph-socket", "scgi-socket", "scgi-nph-socket", "raw-socket"), False,
-    ),
-}  # fmt: skip
 
 
 def one_mapper(given: Given) -> list[Finding]:

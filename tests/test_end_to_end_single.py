@@ -15,6 +15,7 @@ import pytest
 from clients import ask, request
 from scripted import connect, wait_for
 from servers import CONTRIB, TESTS, UWSGI, Router, Worker, free_address, router_command
+from test_reload import start_anew
 from test_single import DOCUMENTED
 
 pytestmark = pytest.mark.slow
@@ -185,6 +186,17 @@ def test_nothing_of_ours_leaks_into_it(tmp_path: Path) -> None:
         assert len(shared) == 1  # the private one
         assert os.getsid(worker) != os.getsid(router.pid)
         assert os.stat(router.stats()["worker_nodes"][0]["name"]).st_mode & 0o077 == 0
+
+
+def test_a_shared_socket_where_the_router_does_not_listen_is_bound_by_the_worker(tmp_path: Path) -> None:
+    second = free_address()
+    with Single(tmp_path, f"shared-socket = {second}", "socket = =1") as router:
+        assert router.answers() == {"own"}
+        assert who(ask(second, GET)) == "own"
+        worker = router.worker()
+        start_anew(router)
+        router.worker(other_than=worker)
+        assert who(ask(second, GET)) == "own"
 
 
 def test_the_example_in_contrib(tmp_path: Path) -> None:
