@@ -153,9 +153,10 @@ def _has_address(name: str) -> bool:
 def _address(one: Said, listen: Sequence[str], shared: Sequence[str]) -> str:
     """Where the worker is to have a socket that the configuration gives as `one`, with what stands behind a comma."""
     address, comma, more = one.value.partition(",")
+    listened = [place for number, place in enumerate(shared) if f"={number}" in listen]
+    if address in listened or (address in listen and not address.startswith("=")):
+        raise PartError(one.shown, "the router listens there (a shared-socket is for both of them, as =0)")
     if address in listen:
-        if not address.startswith("="):
-            raise PartError(one.shown, "the router listens there (a shared-socket is for both of them, as =0)")
         if not SOCKETS.get(one.name):
             raise PartError(one.shown, "the router takes requests there, and they are uwsgi's")
         return PRIVATE

@@ -218,6 +218,8 @@ def test_a_socket_that_cannot_be(line: str, reason: str) -> None:
 def test_a_socket_where_the_router_listens_without_sharing() -> None:
     lines = ("fastrouter = 127.0.0.1:9", "socket = 127.0.0.1:9", "wsgi-file = app.py")
     assert "the router listens there (a shared-socket is for both of them, as =0)" in refusal(*lines)
+    shared = ("shared-socket = 127.0.0.1:9", "fastrouter = =0", *lines[1:])
+    assert "the router listens there (a shared-socket is for both of them, as =0)" in refusal(*shared)
 
 
 def test_a_line_feed_from_elsewhere() -> None:
