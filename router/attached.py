@@ -50,7 +50,7 @@ class Attached:
 
     `at_death` is the signal that it gets when we are gone. `to_group`: SIGTERM goes to all its processes, not to the
     first alone, and SIGKILL follows after `mercy` seconds to all. `begin` is called before each start and may raise
-    OSError; `ended` after each end.
+    OSError; `ended` after each end, and where it could not be started.
     """
 
     def __init__(
@@ -95,9 +95,10 @@ class Attached:
             if popen:
                 status = popen.wait()
                 self.process = None
-                self._ended()
-                if stopping.is_set():
-                    return
+            self._ended()
+            if stopping.is_set():
+                return
+            if popen:
                 log.error('[%s] "%s" (pid: %d) ended with status %d', self.tag, self.shown, popen.pid, status)
             deaths = 0 if monotonic() - began > CALM else deaths + 1
             if pause := PAUSES[min(max(deaths - 1, 0), len(PAUSES) - 1)]:

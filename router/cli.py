@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         estate = inherited(os.environ, os.getpid(), os.getppid())
         found = examine(argv, here(os.environ, estate.resumed))
         if found.check:
-            return report(found, estate)
+            return commands.printing(lambda: report(found, estate))
         options = found.options
         if options is None:
             raise ValueError(in_one_line(found.problems))
@@ -58,8 +58,7 @@ def main(argv: Sequence[str]) -> int:
                 tell(file, number)
                 return 0
     except HelpRequested:
-        print(help_text(), commands.help_text(), sep="\n", end="")
-        return 0
+        return commands.printing(show_help)
     except VersionRequested:
         print(f"gfrouter {__version__}")
         return 0
@@ -83,6 +82,11 @@ def main(argv: Sequence[str]) -> int:
         log.error("gfrouter: %s", error)
         launcher.failed(f"gfrouter: {error}")
         return 1
+    return 0
+
+
+def show_help() -> int:
+    print(help_text(), commands.help_text(), sep="\n", end="")
     return 0
 
 

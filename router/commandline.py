@@ -110,7 +110,7 @@ def _value_of(words: deque[str]) -> str:
 
 def _file(word: str) -> Setting:
     if not _FILE.search(word):
-        reason = "neither an option (--NAME) nor a file that ends in .ini"
+        reason = "neither an option (--NAME) nor a file that ends in .ini, nor a command as the first word"
         return unreadable("command line", shown(word), reason, "command line")
     return _setting("ini", word)
 

@@ -40,13 +40,19 @@ def run(entry: EntryPoint, argv: list[str]) -> int:
         print(f"gfrouter: the command {entry.name} cannot be loaded: {error}", file=sys.stderr)
         return 1
     try:
-        status = command(argv)
+        return printing(lambda: command(argv))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def printing(work: Callable[[], int]) -> int:
+    """The exit status of something that writes to standard output, where a reader may leave."""
+    try:
+        status = work()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return READER_GONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
     return status
 
 

@@ -273,9 +273,7 @@ class _Merge:
         count = len(self._given.get("shared_socket", ()))
         for finding, where in self._given.get("listen", ()):
             if where.startswith("=") and int(where[1:]) >= count:
-                there = f"only {count} shared-socket{' is' if count == 1 else 's are'} given"
-                finding.word = "refused"
-                finding.text = f", but {there if count else 'no shared-socket is given'}"
+                finding.become("refused", single.no_such_shared_socket(count))
 
 
 def _entry(setting: Setting) -> Entry | None:
@@ -322,5 +320,5 @@ def _unused_shared_sockets(options: Options) -> list[str]:
     return [
         f"shared-socket {number} ({shown(socket)}) is not used by any listening address (={number})"
         for number, socket in enumerate(options.shared_socket)
-        if f"={number}" not in options.listen
+        if f"={number}" not in options.listen and not (options.worker and options.worker.binds(socket))
     ]

@@ -182,7 +182,8 @@ class Gathering:
         except ValueError as error:
             given.trouble = str(error)
             return
-        given.note = f"reads {sum(not each.trouble for each in settings)} settings"
+        number = sum(not each.trouble for each in settings)
+        given.note = f"reads {number} setting{'' if number == 1 else 's'}"
         before, self._chain = self._chain, (*given.chain, this)
         for setting in settings:
             self._add(setting)
@@ -204,7 +205,9 @@ class Gathering:
             self._letters |= {"o": "", "x": section}
         this = f"{self._there.full_name(file)}:{section}"
         if this in given.chain:
-            raise ValueError("reads itself, over " + " and ".join(printable(each) for each in given.chain[-3:]))
+            raise ValueError(
+                "reads itself, over " + " and ".join(printable(each.removesuffix(":")) for each in given.chain[-3:])
+            )
         data = self._there.contents(file)
         sections = (section,) if section else ini.SECTIONS
         return ini.parse(data, printable(file), sections, self._letters), this

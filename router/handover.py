@@ -23,6 +23,7 @@ import gevent
 import gevent.subprocess
 
 from router import net
+from router.folder import Folder, present_folder
 from router.logs import finish_log, log
 from router.uwsgi import printable
 
@@ -90,7 +91,7 @@ class Estate:
     again: bool = False  # a signal has come since the configuration was checked
     pid_files: list[int] = field(default_factory=list)  # descriptors (pidfile.py)
     resumed: bool = False  # false where nothing was handed over
-    home: str = ""  # the folder in which the next start begins; empty: the present one. It is not handed over
+    home: Folder | None = None  # in which the next start begins; None: the present one. It is not handed over
     beside: list[Beside] = field(default_factory=list)
 
     def take(self, address: str, kind: int) -> socket.socket | None:
@@ -166,7 +167,7 @@ def why_not(estate: Estate, given: Sequence[int]) -> str:
                 env={**os.environ, VARIABLE: str(memory)},
                 pass_fds=[memory, *(one.fd for one in estate.held), *given],
                 start_new_session=True,  # the signals of a terminal are ours
-                cwd=estate.home or None,
+                preexec_fn=estate.home.enter if estate.home else None,
             )
     except gevent.subprocess.TimeoutExpired:
         return f"{CHECK} did not end within {CHECK_WAIT:.0f} s"
@@ -211,18 +212,18 @@ def _written(estate: Estate) -> Iterator[int]:
 
 
 @contextmanager
-def _at_home(home: str) -> Iterator[None]:
-    """In the folder `home`, if it is one."""
-    if not home:
+def _at_home(home: Folder | None) -> Iterator[None]:
+    """In the folder `home`, if it is another one."""
+    if home is None:
         yield
         return
-    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    here = present_folder()
     try:
-        os.chdir(home)
+        home.enter()
         yield
     finally:
-        os.fchdir(here)
-        os.close(here)
+        here.enter()
+        os.close(here.fd)
 
 
 def _set_inheritable(descriptors: Sequence[int], value: bool) -> None:

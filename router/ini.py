@@ -38,7 +38,7 @@ def parse(data: bytes, file: str, sections: tuple[str, ...], letters: Letters) -
         except ValueError as error:
             settings.append(unreadable(where, "", str(error)))
             continue
-        if not line or line[0] in ";#":
+        if not line:
             continue
         if line[0] == "[":
             try:
@@ -82,6 +82,8 @@ def _text(raw: bytes) -> str:
         raise ValueError(f"a line of {len(raw)} bytes, but {MAX_LINE_BYTES} is the limit")
     if b"\0" in raw:
         raise ValueError(f"a NUL byte at column {raw.index(0) + 1}")
+    if raw.lstrip(BLANK.encode()).startswith((b";", b"#")):
+        return ""  # a comment, of whatever encoding
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -44,11 +44,3 @@ def listen_queue(listener: socket.socket) -> int:
     except OSError:
         return 0
     return int(UNACKED.unpack(info)[0])
-
-
-def working_directory() -> str:
-    """Where we were started; empty where that has been removed since."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import gevent
 
+from router.folder import absolute
 from router.logs import log, renew_log
 from router.options import Options
 from router.uwsgi import printable
@@ -28,7 +29,7 @@ class LogFile:
     """The file `path`; its `mode` is set where one is given. Nothing is opened before it is asked for."""
 
     def __init__(self, path: str, mode: int | None) -> None:
-        self.path = os.path.abspath(path)
+        self.path = absolute(path)
         self.mode = mode
 
     def open(self) -> int:

@@ -8,27 +8,19 @@ worker's socket is a node for any key, as those of `to` are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
 from router.address import AddressError, parse_node
+from router.folder import absolute
 from router.gather import Gathered
 from router.options import Options
 from router.setting import Finding, Given, OptionsError
+from router.single import SOCKETS
 from router.static import FALLBACK, OWN, TO
 
 MAPPERS = ("use_cache", "use_pattern", "subscription_server", "use_base", "use_code_string", "use_socket", "to")
 THEIRS = "fastrouter-"
-
-# What gives a uWSGI a socket of its own, in the numbers of `use-socket`, and whether it speaks uwsgi there.
-SOCKETS = {
-    **dict.fromkeys(("socket", "uwsgi-socket"), True),
-    **dict.fromkeys(
-        ("suwsgi-socket", "ssl-socket", "puwsgi-socket", "http-socket", "http11-socket", "https-socket",
-         "fastcgi-socket", "fastcgi-nph-socket", "scgi-socket", "scgi-nph-socket", "raw-socket"), False,
-    ),
-}  # fmt: skip
 
 
 def one_mapper(given: Given) -> list[Finding]:
@@ -79,14 +71,14 @@ def urls(options: Options) -> list[str]:
     """The sources that the options name, as URLs, in the order of MAPPERS."""
     found = []
     if options.use_cache:
-        found.append(url("cache", os.path.abspath(options.use_cache)))
+        found.append(url("cache", absolute(options.use_cache)))
     if options.use_pattern:
         found.append(url("pattern", options.use_pattern))
     if options.use_base:
         found.append(url("base", options.use_base))
     if options.use_code_string:
         _, file, function = options.use_code_string.split(":", 2)
-        found.append(f"{url('code', os.path.abspath(file))}?function={function}")
+        found.append(f"{url('code', absolute(file))}?function={function}")
     return found
 
 
@@ -102,7 +94,7 @@ def nodes(options: Options) -> tuple[str, ...]:
     if not options.worker_socket:
         raise OptionsError(
             f"use-socket={options.use_socket}: the same configuration has no such line socket = ADDRESS (the first one "
-            "is 0), and gfrouter starts no worker of its own"
+            "is 0)"
         )
     return (options.worker_socket, *options.to)
 

@@ -32,6 +32,7 @@ from router.address import (
     parse_local,
     parse_node,
 )
+from router.folder import absolute
 
 # Longer than any burst that a load test showed worth queueing; the kernel cuts at net.core.somaxconn anyway.
 DEFAULT_BACKLOG = 4096
@@ -115,14 +116,12 @@ def listens_at(listeners: Iterable[socket.socket], home: str = "") -> Callable[[
     places: set[Any] = set()
     for listener in listeners:
         name = listener.getsockname()
-        places.add(
-            name[:2] if isinstance(name, tuple) else os.path.abspath(os.path.join(os.fsencode(home), os.fsencode(name)))
-        )
+        places.add(name[:2] if isinstance(name, tuple) else absolute(os.path.join(home, os.fsdecode(name))))
 
     def is_own(address: str) -> bool:
         target = parse_node(address)
         if isinstance(target, Unix):
-            return os.path.abspath(target.sockaddr) in places
+            return absolute(os.fsdecode(target.sockaddr)) in places
         assert isinstance(target, Inet)
         host, port = target.sockaddr[:2]
         if (host, port) in places or (host == "0.0.0.0" and ("127.0.0.1", port) in places):

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from router.folder import absolute
 from router.handover import Estate
 from router.logs import log
 from router.uwsgi import printable
@@ -34,7 +35,7 @@ class PidFiles:
 
     def hold(self, path: str) -> None:
         """Write it, unless the start before has. ValueError where that cannot be done, and nothing is served yet."""
-        path = os.path.abspath(path)
+        path = absolute(path)
         fd = next((fd for fd in self._known if _is_file(path, fd)), None)
         if fd is None:
             log.info("writing pidfile to %s", printable(path))

@@ -14,6 +14,7 @@ from pwd import getpwuid
 
 import gevent.subprocess
 
+from router.folder import resolved
 from router.logs import log
 from router.options import Options
 from router.uwsgi import printable
@@ -78,7 +79,7 @@ def _user(uid: int) -> str:
 def check_state_file(options: Options) -> None:
     """ValueError where the user that we have become cannot keep it."""
     if options.state_file is not None and (options.uid or options.gid):
-        folder = os.path.dirname(os.path.realpath(options.state_file))
+        folder = os.path.dirname(resolved(options.state_file))
         if not os.access(folder, os.W_OK | os.X_OK):
             where = f"state file {printable(options.state_file)}"
             raise ValueError(f"{where}: its folder is not writable for user {os.getuid()}, group {os.getgid()}")

@@ -7,6 +7,7 @@ import signal
 from contextlib import ExitStack, suppress
 
 from router import privileges, titles
+from router.folder import present_folder
 from router.handover import HELD_BACK, Estate
 from router.logfile import LogFile, first_file, second_file
 from router.logs import log
@@ -22,15 +23,16 @@ def settle(options: Options, stack: ExitStack, estate: Estate) -> LogFile | None
     From here on others know our number, so signals wait until the supervisor hears them: they would end the process.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    log_file = first_file(options)  # named before the folder is another one, as when it was opened
     pid_files = PidFiles(estate, stack, vacuum=options.vacuum)
     for path in filter(None, (options.pidfile, options.safe_pidfile)):
         pid_files.hold(path)
-    if options.logfile_chown and (options.uid or options.gid) and os.geteuid() == 0 and first_file(options):
+    if options.logfile_chown and (options.uid or options.gid) and os.geteuid() == 0 and log_file:
         os.fchown(2, options.uid or -1, options.gid or -1)
     privileges.drop(options)
-    log_file = second_file(options)
-    if log_file is not None:
-        log_file.take_over(estate.resumed)
+    if second := second_file(options):
+        second.take_over(estate.resumed)
+        log_file = second
     change_folder(options, estate)
     stack.callback(go_home, estate)
     for path in filter(None, (options.pidfile2, options.safe_pidfile2)):
@@ -39,7 +41,7 @@ def settle(options: Options, stack: ExitStack, estate: Estate) -> LogFile | None
     privileges.check_state_file(options)
     if not titles.show(titles.supervisors_title(options)):
         log.warning("procname: ps shows it where setproctitle is installed (pip install 'gfrouter[procname]')")
-    return log_file or first_file(options)
+    return log_file
 
 
 def change_folder(options: Options, estate: Estate) -> None:
@@ -48,14 +50,15 @@ def change_folder(options: Options, estate: Estate) -> None:
         return
     log.info("chdir() to %s", printable(options.chdir))
     try:
-        estate.home = os.getcwd()
+        home = present_folder()
         os.chdir(options.chdir)
+        estate.home = home
     except OSError as error:
         raise ValueError(f"cannot chdir() to {printable(options.chdir)}: {error.strerror}") from None
 
 
 def go_home(estate: Estate) -> None:
     """At the end the files of sockets are removed, by the names that they were bound under."""
-    if estate.home:
+    if estate.home is not None:
         with suppress(OSError):
-            os.chdir(estate.home)
+            estate.home.enter()

@@ -18,7 +18,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-SOCKETS = frozenset({"socket", "uwsgi-socket"})
+# What gives a uWSGI a socket of its own, in the numbers of `use-socket`, and whether it speaks uwsgi there.
+SOCKETS = {
+    **dict.fromkeys(("socket", "uwsgi-socket"), True),
+    **dict.fromkeys(
+        ("suwsgi-socket", "ssl-socket", "puwsgi-socket", "http-socket", "http11-socket", "https-socket",
+         "fastcgi-socket", "fastcgi-nph-socket", "scgi-socket", "scgi-nph-socket", "raw-socket"), False,
+    ),
+}  # fmt: skip
+# Routers that a worker may have, whose address may be a shared socket, too.
+GATEWAYS = frozenset({"http", "http-to-https", "httprouter", "https", "rawrouter"})
 APPLICATIONS = frozenset(
     {
         *(
@@ -88,11 +97,15 @@ class Part:
         """Whether it gets its requests over the private socket, and so stands in for all other nodes."""
         return any(value == PRIVATE for _, value in self.settings)
 
+    def binds(self, address: str) -> bool:
+        """Whether it has a socket there by itself."""
+        return any(_has_address(name) and value.partition(",")[0] == address for name, value in self.settings)
+
 
 def starts_worker(names: Iterable[str]) -> bool:
     """Whether an instance with settings of these names serves an application."""
     found = set(names)
-    return bool(found & SOCKETS and found & APPLICATIONS)
+    return any(SOCKETS.get(name) for name in found) and not found.isdisjoint(APPLICATIONS)
 
 
 def part(said: Sequence[Said], listen: Sequence[str], shared: Sequence[str]) -> Part:
@@ -106,16 +119,23 @@ def part(said: Sequence[Said], listen: Sequence[str], shared: Sequence[str]) -> 
             continue
         if "\n" in one.value:
             raise PartError(one.shown, "a line feed, which the worker's ini cannot hold")
-        value = _socket(one, listen, shared) if one.name.endswith("socket") else one.value
+        value = _address(one, listen, shared) if _has_address(one.name) else one.value
         if value != PRIVATE:
             settings.append((one.name, value))
         elif ("socket", PRIVATE) not in settings:  # named twice, it is one socket
             settings.append(("socket", PRIVATE))
         keys.update(_subscription(one))
-    if not any(name.endswith("socket") and value != PRIVATE for name, value in settings):
+    if not any(name in SOCKETS and value != PRIVATE for name, value in settings):
         settings = [one for one in settings if one[0] != "vacuum"]  # or uWSGI complains of a file that is not its own
     application = next(one.shown for one in said if one.name in APPLICATIONS)
     return Part(tuple(settings), tuple(keys.items()), application)
+
+
+def no_such_shared_socket(there: int) -> str:
+    """What is wrong with a number, where so many are there."""
+    if there == 0:
+        return ", but no shared-socket is given"
+    return f", but only {there} shared-socket{' is' if there == 1 else 's are'} given, counted from 0"
 
 
 def ini(part: Part, private: int) -> str:
@@ -126,20 +146,26 @@ def ini(part: Part, private: int) -> str:
     return "\n".join(["[uwsgi]", *lines, ""])
 
 
-def _socket(one: Said, listen: Sequence[str], shared: Sequence[str]) -> str:
-    """Where the worker is to have a socket that the configuration gives as `one`."""
-    if one.value in listen:
-        if not one.value.startswith("="):
-            raise PartError(one.shown, "the router listens there (a shared-socket is for both of them, as =0)")
-        if one.name not in SOCKETS:
+def _has_address(name: str) -> bool:
+    return name in SOCKETS or name in GATEWAYS
+
+
+def _address(one: Said, listen: Sequence[str], shared: Sequence[str]) -> str:
+    """Where the worker is to have a socket that the configuration gives as `one`, with what stands behind a comma."""
+    address, comma, more = one.value.partition(",")
+    listened = [place for number, place in enumerate(shared) if f"={number}" in listen]
+    if address in listened or (address in listen and not address.startswith("=")):
+        raise PartError(one.shown, "the router listens there (a shared-socket is for both of them, as =0)")
+    if address in listen:
+        if not SOCKETS.get(one.name):
             raise PartError(one.shown, "the router takes requests there, and they are uwsgi's")
         return PRIVATE
-    if not (one.value.startswith("=") and one.value[1:].isdigit()):
+    if not (address.startswith("=") and address[1:].isdigit()):
         return one.value
-    number = int(one.value[1:])
+    number = int(address[1:])
     if number >= len(shared):
-        raise PartError(one.shown, f", but there are {len(shared)} shared sockets, counted from 0")
-    return shared[number]
+        raise PartError(one.shown, no_such_shared_socket(len(shared)))
+    return shared[number] + comma + more
 
 
 def _subscription(one: Said) -> dict[str, int]:

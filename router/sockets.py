@@ -45,7 +45,7 @@ class Sockets:
 
     def listeners(self) -> list[list[socket.socket]]:
         """For each router slot what it accepts from."""
-        shared = [self._by_slot(self._the_one(address, SOCK_STREAM)) for address in self.options.shared_socket]
+        shared = [self._shared(address) for address in self.options.shared_socket]
         columns: list[list[socket.socket]] = []
         for address in self._addresses("listen", self.options.listen, SOCK_STREAM):
             local = parse_local(address)
@@ -53,6 +53,11 @@ class Sockets:
         slots = zip(*columns, strict=True)
         # By descriptor: `fastrouter = =0` twice is one listener.
         return [list({listener.fileno(): listener for listener in slot}.values()) for slot in slots]
+
+    def _shared(self, address: str) -> list[socket.socket]:
+        """The same for a shared socket; nothing where it is the worker's beside us, who binds it."""
+        worker = self.options.worker
+        return [] if worker and worker.binds(address) else self._by_slot(self._the_one(address, SOCK_STREAM))
 
     def subscription_servers(self) -> list[socket.socket]:
         """A datagram socket for each address where workers announce themselves."""
@@ -88,7 +93,7 @@ class Sockets:
 
     def worker(self, place: str) -> socket.socket:
         """The private socket of the worker beside us. What those before us could not remove is removed."""
-        for path in leftovers(place):
+        for path in [] if self.trial else leftovers(place):
             if not net.is_served(os.fsencode(path), SOCK_STREAM):
                 for left in (path, ini_beside(path)):
                     with suppress(OSError):

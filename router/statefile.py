@@ -24,6 +24,7 @@ from typing import Any
 import gevent
 from gevent.lock import BoundedSemaphore
 
+from router.folder import resolved
 from router.handover import HELD_BACK
 from router.logs import log
 from router.saved import NotOurs, Remembering, restore, save
@@ -42,7 +43,7 @@ class StateFile:
     """The file `path`, for what `table` and `sources` know. `news` differs from before when that has changed."""
 
     def __init__(self, path: str, table: Table, sources: Sequence[Remembering], news: Callable[[], Any]) -> None:
-        self.path = os.path.realpath(path)  # now: what a link names is replaced, not the link, and from anywhere
+        self.path = resolved(path)  # now: what a link names is replaced, not the link, and from anywhere
         self.name = printable(path)
         self._table = table
         self._sources = sources

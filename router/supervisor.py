@@ -30,6 +30,7 @@ from router.endpoint import LIVE, OUT, Endpoint
 from router.errors import own_pages
 from router.feed import Feed
 from router.fleet import Fleet
+from router.folder import working_directory
 from router.handover import Estate, Held, Old, execute, let_signals_through, signals_held_back, why_not
 from router.keyrules import KeyRules
 from router.lag import EVERY, Lag
@@ -95,7 +96,7 @@ class Supervisor:
             on_health=self.on_health,
             on_drain=self.on_drain,
             on_spoken=self.on_spoken,
-            is_own=net.listens_at(chain.from_iterable(listeners), self.estate.home),
+            is_own=net.listens_at(chain.from_iterable(listeners), self.estate.home.name if self.estate.home else ""),
             algorithm=options.algorithm,
         )
         self.resolver = Resolver(self.table)
@@ -113,7 +114,7 @@ class Supervisor:
         self.warm_at = monotonic() + options.warm_timeout  # at the latest
         self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]
         self.addresses = addresses
-        self.cwd = kernel.working_directory()  # now: a deployment may remove it later
+        self.cwd = working_directory()  # now: a deployment may remove it later
         self.reload = gevent.event.Event()
         self.stopping = gevent.event.Event()
         self.fleet = Fleet(self.slots, self.table, self.start_router, self.stopping)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from router.kernel import working_directory
+from router.folder import working_directory
 from router.uwsgi import printable
 
 # A file beyond it is no configuration, but a log or a device named by mistake.

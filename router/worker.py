@@ -30,6 +30,7 @@ from router import net, single
 from router.attached import Attached, daemon
 from router.checks import PING
 from router.feed import Feed
+from router.folder import absolute
 from router.node import Node
 from router.options import Options
 from router.place import ini_beside
@@ -82,10 +83,10 @@ class Worker:
             self._changed.wait()
 
     def _begin(self) -> None:
+        self.answered = self.program.ready = self.listener is None
         descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(self.text)
-        self.answered = self.program.ready = self.listener is None
         if self.listener is not None:
             self._looker = gevent.spawn(self._look, net.bound_name(self.listener))
 
@@ -129,15 +130,15 @@ def answers_ping(address: str) -> bool:
 
 
 def find_binary(options: Options) -> str:
-    """The uwsgi to run. ValueError where there is none."""
+    """The path of the uwsgi to run, wherever we go to later. ValueError where there is none."""
     assert options.worker is not None
     if options.worker_binary is not None:
         if found := shutil.which(options.worker_binary):
-            return found
+            return absolute(found)
         raise ValueError(f"worker-binary = {options.worker_binary}: no program that can be executed")
     beside = Path(sys.executable).with_name("uwsgi")
     if found := shutil.which(beside) or shutil.which("uwsgi"):
-        return found
+        return absolute(found)
     raise ValueError(
         f"{options.worker.application}: a worker is to run beside the router, and there is no uwsgi at {beside} or on "
         "PATH (pip install uwsgi, or --worker-binary FILE)"

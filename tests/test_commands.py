@@ -103,10 +103,11 @@ def test_every_command_has_help_of_its_own() -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_is_no_traceback() -> None:
+@pytest.mark.parametrize("word", ["sources", "--help", "--check"])
+def test_a_reader_that_leaves_is_no_traceback(word: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    argv = [sys.executable, "-m", "router", "sources"]
+    argv = [sys.executable, "-m", "router", word]
     done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (commands.READER_GONE, "")

@@ -14,7 +14,8 @@ import pytest
 
 from clients import ask, request
 from scripted import connect, freeze, wait_for
-from servers import CONTRIB, TESTS, Router, Worker, free_address, router_command
+from servers import CONTRIB, TESTS, UWSGI, Router, Worker, free_address, router_command
+from test_reload import start_anew
 from test_single import DOCUMENTED
 
 pytestmark = pytest.mark.slow
@@ -187,6 +188,17 @@ def test_nothing_of_ours_leaks_into_it(tmp_path: Path) -> None:
         assert os.stat(router.stats()["worker_nodes"][0]["name"]).st_mode & 0o077 == 0
 
 
+def test_a_shared_socket_where_the_router_does_not_listen_is_bound_by_the_worker(tmp_path: Path) -> None:
+    second = free_address()
+    with Single(tmp_path, f"shared-socket = {second}", "socket = =1") as router:
+        assert router.answers() == {"own"}
+        assert who(ask(second, GET)) == "own"
+        worker = router.worker()
+        start_anew(router)
+        router.worker(other_than=worker)
+        assert who(ask(second, GET)) == "own"
+
+
 def test_the_example_in_contrib(tmp_path: Path) -> None:
     addresses = {"127.0.0.1:3031": free_address(), "127.0.0.1:2626": free_address()}
     for name in ("site.ini", "app.py"):
@@ -241,6 +253,23 @@ def test_who_waits_for_a_worker_that_cannot_start_is_let_go(tmp_path: Path) -> N
         wait_for(lambda: sum(node["ref"] for node in router.stats()["worker_nodes"]) == 1, "it to wait")
         go.touch()
         assert client.recv(1) == b""  # long before the time limit, at which the client would give up
+
+
+def test_one_that_can_no_more_be_executed_lets_go_of_who_waits(tmp_path: Path) -> None:
+    binary = tmp_path / "uwsgi"
+    binary.symlink_to(UWSGI)
+    (tmp_path / "site").mkdir()
+    lines = "fastrouter-worker-binary = ./uwsgi", "chdir = site"  # which is entered after it was looked for
+    with Single(tmp_path, *lines, cwd=tmp_path) as router:
+        assert router.answers() == {"own"}
+        worker = router.worker()
+        binary.unlink()
+        os.kill(worker, signal.SIGKILL)
+        router.wait_line('unable to spawn "worker": .*No such file or directory')
+        wait_for(lambda: not router.stats().get("worker_nodes"), "it to be no node")
+        assert ask(router.address, GET) == b""
+        binary.symlink_to(UWSGI)
+        wait_for(lambda: router.answers() == {"own"}, "the program that is there again", 20)
 
 
 def test_it_ends_with_us_and_what_it_has_begun_is_answered(tmp_path: Path) -> None:

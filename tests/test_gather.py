@@ -74,7 +74,7 @@ def test_a_file_that_reads_itself_is_named_with_the_way(there: Surroundings, wor
     files = {"b": "[uwsgi]\nini = c.ini\n", "c": f"[uwsgi]\n{word} = ./b.ini\n"}
     folder = there.folder
     assert trouble(there, f"{word} = b.ini\n", **files) == (
-        f"c.ini:2: {word} = ./b.ini: reads itself, over {folder}/router.ini: and {folder}/b.ini: and {folder}/c.ini:"
+        f"c.ini:2: {word} = ./b.ini: reads itself, over {folder}/router.ini and {folder}/b.ini and {folder}/c.ini"
     )
 
 

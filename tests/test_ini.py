@@ -15,7 +15,7 @@ from router.setting import OptionsError, shown
 
 
 def pairs(text: str, *sections: str) -> list[tuple[str, str]]:
-    settings = ini.parse(text.encode(), "router.ini", sections or ini.SECTIONS, {"(": "%("})
+    settings = ini.parse(text.encode(errors="surrogateescape"), "router.ini", sections or ini.SECTIONS, {"(": "%("})
     assert not any(setting.trouble for setting in settings)
     return [(setting.name, setting.value) for setting in settings]
 
@@ -50,6 +50,10 @@ def test_comments_are_whole_lines_and_quotes_are_text() -> None:
         ("a", "b ; c # d"),
         ("e", '"f"'),
     ]
+
+
+def test_a_comment_is_nobodys_text_so_it_may_be_of_any_encoding() -> None:
+    assert pairs("# caf\udce9\n[uwsgi]\n \t; \udcff\na = 1\n") == [("a", "1")]
 
 
 def test_repeated_names_are_kept_in_order() -> None:
@@ -121,7 +125,7 @@ def test_every_setting_knows_its_place() -> None:
             "router.ini: has no section [uwsgi] or [gfrouter] (but [ uwsgi ], [b])",
         ),
         (b"[uwsgi]\na = 1\0\n", "router.ini:2: a NUL byte at column 6"),
-        (b"[uwsgi]\n\n# caf\xe9\n", "router.ini:3: byte 0xe9 at column 6 is not UTF-8"),
+        (b"[uwsgi]\n\nx = caf\xe9\n", "router.ini:3: byte 0xe9 at column 8 is not UTF-8"),
         (b"\xff\xfe[\0", "router.ini:1: a NUL byte at column 4"),
         (
             b"[uwsgi]\na = " + b"x" * 65533,

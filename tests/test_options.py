@@ -428,7 +428,7 @@ def test_uwsgis_own_options_are_skipped_with_their_values() -> None:
         ("--=x", "--=x: unknown option"),
         ("--timeout", "--timeout: a value is missing"),
         ("--timeout --cheap", "--timeout: a value is missing, --cheap follows"),
-        ("app.py", "app.py: neither an option (--NAME) nor a file that ends in .ini"),
+        ("app.py", "app.py: neither an option (--NAME) nor a file that ends in .ini, nor a command as the first word"),
         ("router.xml", f"--ini router.xml: {AS_AN_INI}"),
         ("router.yaml:edge", f"--ini router.yaml:edge: {AS_AN_INI}"),
         ("--yaml router.txt", f"--yaml router.txt: {AS_AN_INI}"),
@@ -609,7 +609,10 @@ def test_without_a_mode_everybody_may_and_without_a_word_the_umask_stands() -> N
 
 
 def test_a_mode_on_the_command_line_stands_behind_a_sign_as_in_uwsgi() -> None:
-    assert refusal("--chmod-socket 660") == "660: neither an option (--NAME) nor a file that ends in .ini"
+    assert (
+        refusal("--chmod-socket 660")
+        == "660: neither an option (--NAME) nor a file that ends in .ini, nor a command as the first word"
+    )
     assert "--chmod-socket[=MODE]" in help_text(100)
 
 
@@ -696,11 +699,11 @@ def test_a_number_counts_the_shared_sockets_of_all_sources() -> None:
 
 def test_a_shared_socket_that_is_not_there_is_named() -> None:
     assert ini_refusal("shared-socket = :1", "fastrouter = =2") == (
-        "router.ini:3: fastrouter = =2, but only 1 shared-socket is given"
+        "router.ini:3: fastrouter = =2, but only 1 shared-socket is given, counted from 0"
     )
     assert ini_refusal("fastrouter = =0") == "router.ini:2: fastrouter = =0, but no shared-socket is given"
     assert refusal("--shared-socket :1 --shared-socket :2 --listen =2") == (
-        "--listen =2, but only 2 shared-sockets are given"
+        "--listen =2, but only 2 shared-sockets are given, counted from 0"
     )
 
 

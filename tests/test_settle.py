@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripted import wait_for
-from servers import Router, free_address
+from servers import Process, Router, free_address, router_command
 from test_reload import start_anew, wait_until_alone
 
 
@@ -60,6 +61,57 @@ def test_own_pages_are_looked_for_there(folders: tuple[Path, Path]) -> None:
     with Router(chdir=after, error_pages="pages/", cwd=before) as router:
         start_anew(router)
         assert not router.line("going on as before")
+
+
+def wait_written(file: Path, text: str, times: int = 1) -> None:
+    wait_for(lambda: file.exists() and file.read_text().count(text) >= times, f"{text!r} in {file}", 30)
+
+
+@pytest.mark.slow
+def test_a_log_file_stays_where_it_was_opened(folders: tuple[Path, Path]) -> None:
+    before, after = folders
+    log, moved, address = before / "router.log", before / "moved", free_address()
+    words = ["--logto", "router.log", "--chdir", "../after", "--listen", address, "--stats", free_address()]
+    words += ["--subscription-server", free_address()]
+
+    with Process(*router_command(False), *words, cwd=before) as router:
+        wait_written(log, "spawned uWSGI fastrouter 1")
+        log.rename(moved)
+        wait_written(log, f"{log} was moved: opened anew")
+        router.send_signal(signal.SIGHUP)
+        wait_written(log, "spawned uWSGI fastrouter 1")
+        assert router.stop() == 0
+    assert [*after.iterdir()] == []
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_gone_stops_no_reload(folders: tuple[Path, Path]) -> None:
+    before, after = folders
+    with Router(chdir=after, cwd=before) as router:
+        for _ in range(2):
+            shutil.rmtree(before, ignore_errors=True)
+            start_anew(router)
+            wait_until_alone(router)
+        assert os.readlink(f"/proc/{router.pid}/cwd") == str(after)
+        assert router.stop() == 0
+
+
+@pytest.mark.slow
+def test_names_that_lead_nowhere_any_more_end_no_gfrouter(folders: tuple[Path, Path]) -> None:
+    before, after = folders
+    log, addresses = after / "log", [free_address() for _ in range(3)]
+    words = ["--listen", addresses[0], "--subscription-server", addresses[1], "--stats", addresses[2]]
+    words += ["--logto", "log", "--pidfile", "pid", "--state-file", "state", "--vacuum"]
+    with Process(*router_command(False), *words, cwd=before) as router:
+        wait_written(before / "log", "spawned uWSGI fastrouter 1")
+        log.hardlink_to(before / "log")
+        shutil.rmtree(before)
+        router.send_signal(signal.SIGHUP)
+        wait_written(log, "spawned uWSGI fastrouter 1", times=2)
+        wait_written(log, "cannot open the log file log: No such file or directory")
+        wait_written(log, "cannot write the pidfile pid: No such file or directory")
+        wait_written(log, "state file state: cannot be written: No such file or directory")
+        assert router.stop() == 0
 
 
 def test_a_mask_is_set_before_anything_is_bound(folders: tuple[Path, Path]) -> None:

@@ -159,7 +159,7 @@ def test_what_holds_of_all_sockets_is_for_both() -> None:
     options = loaded(*SHARED, *WORKER, *lines)[0]
     assert (options.chmod_socket, options.vacuum, options.backlog) == (0o660, True, 50)
     assert dict(part(*lines).settings).items() >= {"chmod-socket": "660", "vacuum": "true", "listen": "50"}.items()
-    assert "vacuum" not in settings("vacuum = true")  # there is nothing that would be its own to remove
+    assert "vacuum" not in settings("vacuum = true", "chmod-socket = 660")  # no file is its own
 
 
 def test_the_processes_are_the_workers_and_ours_have_a_name_of_their_own() -> None:
@@ -189,6 +189,14 @@ def test_a_shared_socket_where_the_router_does_not_listen_is_the_workers_own() -
     assert not options.worker.is_private
 
 
+@pytest.mark.parametrize("name", ["http", "http-socket", "https", "rawrouter"])
+def test_a_router_of_its_own_takes_such_a_shared_socket_as_well(name: str) -> None:
+    options, warnings = loaded(*SHARED, *WORKER, "shared-socket = 127.0.0.1:3032", f"{name} = =1,foo.crt,foo.key")
+    assert options.worker
+    assert (name, "127.0.0.1:3032,foo.crt,foo.key") in options.worker.settings
+    assert not [text for text in warnings if "is not used" in text]
+
+
 def test_a_socket_of_its_own_stays() -> None:
     found = part("socket = 127.0.0.1:9", "http-socket = :8080")
     assert found.is_private
@@ -199,7 +207,8 @@ def test_a_socket_of_its_own_stays() -> None:
     ("line", "reason"),
     [
         ("http-socket = =0", "site.ini:6: http-socket = =0: the router takes requests there, and they are uwsgi's"),
-        ("socket = =1", "site.ini:6: socket = =1, but there are 1 shared sockets, counted from 0"),
+        ("http = =0", "site.ini:6: http = =0: the router takes requests there, and they are uwsgi's"),
+        ("socket = =1", "site.ini:6: socket = =1, but only 1 shared-socket is given, counted from 0"),
     ],
 )
 def test_a_socket_that_cannot_be(line: str, reason: str) -> None:
@@ -209,6 +218,8 @@ def test_a_socket_that_cannot_be(line: str, reason: str) -> None:
 def test_a_socket_where_the_router_listens_without_sharing() -> None:
     lines = ("fastrouter = 127.0.0.1:9", "socket = 127.0.0.1:9", "wsgi-file = app.py")
     assert "the router listens there (a shared-socket is for both of them, as =0)" in refusal(*lines)
+    shared = ("shared-socket = 127.0.0.1:9", "fastrouter = =0", *lines[1:])
+    assert "the router listens there (a shared-socket is for both of them, as =0)" in refusal(*shared)
 
 
 def test_a_line_feed_from_elsewhere() -> None:

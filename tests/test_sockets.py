@@ -354,3 +354,14 @@ def test_the_options_of_a_command_line_come_here_as_they_are(tmp_path: Path) -> 
         sockets.listeners()
         assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o606
     assert not (tmp_path / "s").exists()
+
+
+def test_a_trial_takes_nothing_away(tmp_path: Path) -> None:
+    left = tmp_path / "worker-1.sock", tmp_path / "worker-1.ini"
+    for trial in (True, False):
+        for path in left:
+            path.touch()
+        with ExitStack() as stack:
+            Sockets(Options(), stack, (), trial=trial).worker(str(tmp_path / "worker-2.sock"))
+        assert [*map(Path.exists, left)] == [trial, trial]
+        assert not (tmp_path / "worker-2.sock").exists()
