@@ -15,6 +15,7 @@ import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -45,12 +46,26 @@ def plain_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(NOT_FOR_PROGRAMS)}
 
 
+@dataclass(frozen=True, slots=True)
+class Askers:
+    """The routers, as a program sees them that answers requests.
+
+    `before`: whether there are any of the start before. `hold`: for so many seconds from now requests that nobody can
+    answer wait; 0 ends that. `know` returns when ours know all that was said so far; False where one does not answer.
+    """
+
+    before: Callable[[], bool]
+    hold: Callable[[float], None]
+    know: Callable[[], bool]
+
+
 class Attached:
     """One program. `run` keeps it running; `name` is what the start after us finds it by.
 
     `at_death` is the signal that it gets when we are gone. `to_group`: SIGTERM goes to all its processes, not to the
     first alone, and SIGKILL follows after `mercy` seconds to all. `begin` is called before each start and may raise
-    OSError; `ended` after each end, and where it could not be started.
+    OSError; `ended` after each end, and where it could not be started; `give_way` before the one of the start before
+    ours is told to end.
     """
 
     def __init__(
@@ -66,6 +81,7 @@ class Attached:
         fds: Sequence[int] = (),
         begin: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
+        give_way: Callable[[Askers], None] = lambda askers: None,
     ) -> None:
         self.name = name
         self.tag = tag
@@ -81,6 +97,7 @@ class Attached:
         self._fds = fds
         self._begin = begin
         self._ended = ended
+        self.give_way = give_way
 
     def run(self, gate: gevent.lock.BoundedSemaphore, stopping: gevent.event.Event) -> None:
         """Until `stopping`. Each start holds the `gate`, so that whoever has it can count on none being under way."""
@@ -188,21 +205,20 @@ class Attachments:
         self._stopping = gevent.event.Event()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
-    def run(self, served: Callable[[], bool]) -> None:
-        """Start them, in greenlets. What is configured no more ends when the routers that may need it are gone: when
-        they are no more `served`.
-        """
-        self._greenlets = [gevent.spawn(self._keep, program) for program in self.programs]
+    def run(self, askers: Askers) -> None:
+        """Start them, in greenlets. What is configured no more ends when the routers that may need it are gone."""
+        self._greenlets = [gevent.spawn(self._keep, program, askers) for program in self.programs]
         for name in self.before.keys() - {program.name for program in self.programs}:
-            self._greenlets.append(gevent.spawn(self._let_go, name, served))
+            self._greenlets.append(gevent.spawn(self._let_go, name, askers))
 
-    def _keep(self, program: Attached) -> None:
+    def _keep(self, program: Attached, askers: Askers) -> None:
         if program.name in self.before:
+            program.give_way(askers)
             self._end_before(program.name, program.mercy, program.to_group)
         program.run(self.gate, self._stopping)
 
-    def _let_go(self, name: str, served: Callable[[], bool]) -> None:
-        while served() and not self._stopping.wait(KILL_WAIT):
+    def _let_go(self, name: str, askers: Askers) -> None:
+        while askers.before() and not self._stopping.wait(KILL_WAIT):
             pass
         self._end_before(name, DAEMON_MERCY, True)
 

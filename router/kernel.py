@@ -14,6 +14,8 @@ MICROSECONDS_A_TICK = 1_000_000 // os.sysconf("SC_CLK_TCK")
 USER, SYSTEM, VIRTUAL, RESIDENT = 11, 12, 20, 21
 # struct tcp_info: 8 bytes of flags, four u32, then what on a listening socket is the length of its queue.
 UNACKED = struct.Struct("24xI")
+# Of a line of /proc/net/unix before the path: proc_pid_net(5). A listener is unconnected (SS_UNCONNECTED).
+UNIX_FIELDS, UNIX_STATE, UNCONNECTED = 7, 5, "01"
 
 
 class Usage(NamedTuple):
@@ -44,3 +46,13 @@ def listen_queue(listener: socket.socket) -> int:
     except OSError:
         return 0
     return int(UNACKED.unpack(info)[0])
+
+
+def connections(path: str) -> int:
+    """Those at the unix socket `path`: accepted and not closed, or waiting for it."""
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.rstrip("\n").split(maxsplit=UNIX_FIELDS) for line in file]
+    except OSError:
+        return 0
+    return sum(fields[UNIX_FIELDS:] == [path] and fields[UNIX_STATE] != UNCONNECTED for fields in lines)

@@ -105,6 +105,7 @@ class Announcers:
         self._announcers = announcers
         feeds = [one.feed for one in sources if which == "all" or isinstance(one.source, Listening)]
         self._offers = Offers(table, feeds)
+        self._held: set[str] | None = None  # keys that are to be noted later
 
     def start(self) -> None:
         for announcer in self._announcers:
@@ -112,8 +113,16 @@ class Announcers:
 
     def note(self, keys: Sequence[str]) -> None:
         """Something else may be offered for these."""
+        if self._held is not None:
+            self._held.update(keys)
+            return
         for announcer in self._announcers:
             announcer.note(keys)
+
+    def hold(self, value: bool) -> None:
+        """What changes meanwhile is told afterwards, as it is then: nobody outside is to hear of a moment's absence."""
+        held, self._held = self._held, set() if value else None
+        self.note([*(held or ())])
 
     def note_health(self, endpoint: Endpoint) -> None:
         """That it is out is seen at the next renewal, as it may be back by then."""

@@ -23,7 +23,7 @@ import gevent.event
 from router import kernel, net, notify, stats
 from router.address import HostName, parse_local
 from router.admin import admin_server
-from router.attached import Attachments
+from router.attached import Askers, Attachments
 from router.checks import Checks
 from router.child import Child
 from router.endpoint import LIVE, OUT, Endpoint
@@ -111,7 +111,7 @@ class Supervisor:
         asked, kind = [one.feed for one in on_demand], whom([one.source for one in on_demand])
         self.questions = Questions(self.table, asked, kind, timeout=options.lookup_timeout)
         self.table.on_answer = self.questions.answered
-        self.warm_at = monotonic() + options.warm_timeout  # at the latest
+        self.warm_at, self.held_until = monotonic() + options.warm_timeout, 0.0  # at the latest
         self.slots = [stats.Slot(number) for number in range(1, options.processes + 1)]
         self.addresses = addresses
         self.cwd = working_directory()  # now: a deployment may remove it later
@@ -152,7 +152,7 @@ class Supervisor:
         if self.options.cheap:
             log.info("starting uWSGI fastrouter in cheap mode")
         self.fleet.run()
-        self.beside.run(served=lambda: bool(self.predecessors.alive))
+        self.beside.run(Askers(lambda: bool(self.predecessors.alive), self.hold, self.fleet.count))
         lookers = [gevent.spawn(self.resolver.run), gevent.spawn(self.questions.run)]
         if self.options.health_check != "none":
             lookers.append(gevent.spawn(Checks(self.table, self.options).run))
@@ -293,7 +293,13 @@ class Supervisor:
 
     def warming_left(self) -> float:
         """Seconds for which a request for an unknown key may still wait for a source to name it."""
-        return max(0.0, self.warm_at - monotonic()) if self.waited_for() else 0.0
+        return max(0.0, (self.warm_at if self.waited_for() else self.held_until) - monotonic())
+
+    def hold(self, seconds: float) -> None:
+        """Let requests for unknown keys wait for so long, as if we were warming; 0 ends it."""
+        self.held_until = monotonic() + seconds
+        self.fleet.order(warming=self.warming_left())
+        self.announcers.hold(seconds > 0)
 
     def waited_for(self) -> list[Watched]:
         """The sources that have not given all that they can see, and for which the start before waited, too. Nobody

@@ -5,6 +5,9 @@ the worker starts, is replaced after a crash, or is exchanged at a reload, and n
 uWSGI's own. It is a source of nodes as well: the worker stands in for every key that has no other node (static.OWN),
 and is a backup in the pools of the keys that it subscribes to.
 
+At a reload the worker of before answers until the routers of before have ended. Then it is no node for a moment, and
+requests wait in the routers: uWSGI drops one that it has accepted and not begun when it is told to end.
+
 A worker that ends before it has ever answered uWSGI's ping cannot start: who waits in the queue is let go, and it is
 no node until one has answered. Whatever else becomes of it is for the rules that hold for every node.
 """
@@ -16,18 +19,18 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from time import monotonic
 
 import gevent
 import gevent.event
 import gevent.socket
 
-from router import net, single
-from router.attached import Attached, daemon
+from router import kernel, net, single
+from router.attached import Askers, Attached, daemon
 from router.checks import PING
 from router.feed import Feed
 from router.folder import absolute
@@ -38,7 +41,10 @@ from router.sockets import Sockets
 from router.static import OWN
 
 NAME = "worker"
-LOOK = 0.2  # seconds between two pings of one that closes them
+LOOK = 0.2  # seconds between two pings of one that closes them, and between two looks at routers that are to end
+IDLE_WAIT = 1.0  # seconds in which one that is to end may answer what it has; the rest it has begun, and it ends it
+IDLE_LOOK = 0.01  # seconds between two looks at that
+SIGNAL_WAIT = 0.5  # seconds in which its processes have heard that they are to end
 
 
 class Worker:
@@ -72,17 +78,41 @@ class Worker:
             fds=[listener.fileno()] if listener else [],
             begin=self._begin,
             ended=self._ended,
+            give_way=self._give_way,
         )
-        self._changed = gevent.event.Event()
+        self._feed: Feed | None = None
+        self._release: Callable[[], None] | None = None  # what ends the wait of requests for this start's worker
         self._looker: gevent.Greenlet[..., None] | None = None
 
-    def run(self, feed: Feed) -> NoReturn:
-        while True:
-            self._changed.clear()
-            feed.replace(self.pools if self.serves else {})
-            self._changed.wait()
+    def run(self, feed: Feed) -> None:
+        self._feed = feed
+        self._say()
+        gevent.event.Event().wait()
+
+    def _give_way(self, askers: Askers) -> None:
+        """Returns when nobody asks the worker of the start before: for SIGNAL_WAIT more, or until it has ended."""
+        if self.listener is None:
+            return
+        while askers.before():
+            gevent.sleep(LOOK)
+        self._release = lambda: askers.hold(0)
+        self._serve(False)
+        askers.hold(IDLE_WAIT + SIGNAL_WAIT)
+        askers.know()
+        address, deadline = net.bound_name(self.listener), monotonic() + IDLE_WAIT
+        while kernel.connections(address) and monotonic() < deadline:
+            gevent.sleep(IDLE_LOOK)
+        gevent.spawn_later(SIGNAL_WAIT, self._take_over)
+
+    def _take_over(self) -> None:
+        """From now on requests wait in the socket's queue, for the worker of this start."""
+        if self._release is not None:
+            release, self._release = self._release, None
+            self._serve(True)
+            release()
 
     def _begin(self) -> None:
+        self._take_over()
         self.answered = self.program.ready = self.listener is None
         descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -106,7 +136,11 @@ class Worker:
     def _serve(self, value: bool) -> None:
         if self.serves != value:
             self.serves = value
-            self._changed.set()
+            self._say()
+
+    def _say(self) -> None:
+        if self._feed is not None:
+            self._feed.replace(self.pools if self.serves else {})
 
     def _let_go(self) -> None:
         """Close what waits in the queue, which nobody will answer for a while."""

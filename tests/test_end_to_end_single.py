@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -355,6 +356,52 @@ def test_reloads_under_load_lose_nothing_and_bring_the_new_configuration(tmp_pat
         assert router.answers(times=5) == {"own1"}
         wait_gone([worker])
         assert len(family(router.worker())) == 3
+
+
+# In the place of uwsgi: it answers after a while, and notes how many requests it has when it is told to end.
+NOTING = """#!{python}
+import pathlib, re, signal, socket, sys, threading, time
+
+name, has = pathlib.Path("name").read_text(), [0]
+def answer(sock):
+    head = sock.recv(65536)
+    if head[:1] not in b"d":  # the ping's modifier, or nothing
+        has[0] += 1
+        time.sleep(0.1)
+        has[0] -= 1
+    if head:
+        sock.sendall(f"HTTP/1.1 200 OK\\r\\nX-Worker: {{name}}\\r\\n\\r\\n".encode())
+    sock.close()
+def end(*_):
+    with open("ends", "a") as file:
+        file.write(f"{{name}} {{has[0]}}\\n")
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+ini = pathlib.Path(sys.argv[2]).read_text()
+with socket.socket(fileno=int(re.search("fd://([0-9]+)", ini)[1])) as listener:
+    listener.settimeout(0.1)  # so that signals are seen
+    while True:
+        try:
+            threading.Thread(target=answer, args=(listener.accept()[0],)).start()
+        except TimeoutError:
+            pass
+"""
+
+
+def test_a_worker_is_asked_for_nothing_when_a_reload_tells_it_to_end(tmp_path: Path) -> None:
+    binary, name = tmp_path / "uwsgi", tmp_path / "name"
+    binary.write_text(NOTING.format(python=sys.executable))
+    binary.chmod(0o755)
+    name.write_text("0")
+    with Single(tmp_path, f"fastrouter-worker-binary = {binary}", cwd=tmp_path) as router:
+        router.worker()
+        with load(router.address, "012", 16) as failed:
+            for number in "12":
+                name.write_text(number)
+                router.send_signal(signal.SIGHUP)
+                wait_for(lambda number=number: router.answers() == {number}, f"{number} to answer", 30)  # type: ignore[misc]
+        assert failed == []
+        assert (tmp_path / "ends").read_text() == "0 0\n1 0\n"
 
 
 def test_a_reload_that_takes_the_worker_away_ends_it_and_one_that_brings_it_back_starts_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.kernel import Usage, listen_queue, usage
+from router.kernel import Usage, connections, listen_queue, usage
 from scripted import wait_for
 
 
@@ -59,3 +59,17 @@ def test_of_a_unix_socket_and_of_a_closed_one_the_queue_is_not_known(tmp_path: P
     with socket.create_server(("127.0.0.1", 0)) as closed:
         pass
     assert listen_queue(closed) == 0
+
+
+def test_the_connections_of_a_unix_socket_wait_or_are_accepted(tmp_path: Path) -> None:
+    path = str(tmp_path / "a b.sock")
+    assert connections(path) == 0
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(path)
+        listener.listen()
+        assert connections(path) == 0
+        client.connect(path)
+        assert (connections(path), connections(path[:-1]), connections(path[1:])) == (1, 0, 0)
+        with listener.accept()[0]:
+            assert connections(path) == 1
+        assert connections(path) == 0

@@ -16,8 +16,9 @@ from discovery.resubscribeteller import BATCH, EVERY, PAUSE, Teller
 from router.address import Inet
 from router.endpoint import Cause
 from router.node import Node
-from router.resubscribe import Offer, Offers
+from router.resubscribe import Announcers, Offer, Offers
 from router.static import TO
+from router.table import Table
 from telling import KEY, OWN, Inner, Telling
 
 
@@ -109,6 +110,30 @@ def test_the_shortest_way_to_a_worker_is_offered(inner: Inner) -> None:
 
 
 # How it is told.
+
+
+class Noting:
+    """An announcer that tells nobody."""
+
+    def __init__(self) -> None:
+        self.noted: list[set[str]] = []
+
+    def note(self, keys: Any) -> None:
+        self.noted.append(set(keys))
+
+
+def test_what_changes_while_it_is_held_is_told_afterwards() -> None:
+    noting = Noting()
+    announcers = Announcers([noting], Table(), "all", [])  # type: ignore[list-item]
+    announcers.note(["a.com"])
+    announcers.hold(True)
+    announcers.note(["b.com", "c.com"])
+    announcers.note(["b.com"])
+    assert noting.noted == [{"a.com"}]
+    announcers.hold(False)
+    assert noting.noted == [{"a.com"}, {"b.com", "c.com"}]
+    announcers.note(["d.com"])
+    assert noting.noted[-1] == {"d.com"}
 
 
 def test_a_pool_that_opens_is_told_at_once_and_once(inner: Inner, telling: Telling) -> None:
