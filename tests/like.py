@@ -235,7 +235,11 @@ class Stage:
         self.fence()
 
     def fence(self) -> None:
-        """Returns when every datagram sent so far has had its effect: they are taken in order, and this one shows."""
+        """Returns when every datagram sent so far has had its effect, and its line in the log: they are taken in order,
+        and this one shows.
+        """
+        last = r"last\.com => new node"
+        before = len(self.lines(last))
 
         def passed() -> bool:
             announce(self.router.subscriptions, "last.com", "127.0.0.1:1")
@@ -244,6 +248,7 @@ class Stage:
             return False
 
         wait_for(passed, "the last announcement to show in the stats")
+        wait_for(lambda: len(self.lines(last)) > before, "the last announcement to show in the log")
         withdraw(self.router.subscriptions, "last.com", "127.0.0.1:1")
         wait_for(lambda: not self.router.pool("last.com"), "the last announcement to be withdrawn")
         self.router.settle()

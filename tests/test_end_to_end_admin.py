@@ -269,9 +269,10 @@ def test_a_thousand_silent_connections_hold_up_neither_requests_nor_stats_nor_so
 @pytest.mark.slow
 def test_a_thousand_questions_at_once_are_all_answered(served: tuple[Router, str]) -> None:
     router, admin = served
-    clients = [connect(admin, 60) for _ in range(1000)]
-    for client in clients:
-        client.sendall(b"GET /v1/lookup?key=foo.com HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    clients = []
+    for _ in range(1000):
+        clients.append(connect(admin, 60))
+        clients[-1].sendall(b"GET /v1/lookup?key=foo.com HTTP/1.1\r\nHost: localhost\r\n\r\n")
     answers = {bytes(answer_of(client)[:15]) for client in clients}
     assert answers == {b"HTTP/1.1 200 OK"}
     assert ask(router.address, GET) == HELLO
