@@ -497,7 +497,7 @@ def test_a_failed_node_is_tried_again_by_one_request_after_gracetime() -> None:
             assert ask(router.address, GET) == HELLO
         with ScriptedNode(address=dead) as again:
             wait_for(lambda: ask(router.address, GET) and again.connections, "the trial")
-            wait_for(lambda: "live" in str(router.messages) or not router.counts(), "the word that it lives", timeout=5)
+            wait_for(lambda: "live" in str(router.messages) or not router.counts(), "the word that it lives")
             asked = len(again.connections)
             for _ in range(4):
                 ask(router.address, GET)

@@ -369,9 +369,9 @@ def test_as_pid_1_it_reaps_orphans_and_logs_to_stdout() -> None:
     try:
         wait_for(lambda: any(len(children(pid)) == 1 for pid in children(unshare.pid)), "the router process")
         (init,) = children(unshare.pid)
-        orphans = ["nsenter", "-t", str(init), "-p", "sh", "-c", "sleep 0.2 & sleep 0.2 & sleep 0.2 & exit 0"]
+        orphans = ["nsenter", "-t", str(init), "-p", "sh", "-c", "sleep 2 & sleep 2 & sleep 2 & exit 0"]
         subprocess.run(orphans, check=True)
-        wait_for(lambda: len(children(init)) > 1, "the orphans to be its children", timeout=2)
+        wait_for(lambda: len(children(init)) > 1, "the orphans to be its children")
         wait_for(lambda: len(children(init)) == 1, "the orphans to be reaped")
         os.kill(init, signal.SIGTERM)
         out, err = unshare.communicate(timeout=10)
