@@ -195,10 +195,10 @@ def killed(scene: Scene) -> str:
     PROCESS, "all of it is stopped for longer than nodes may be silent (SIGSTOP)", theirs="4 nothing", ours="4 answered"
 )
 def paused(scene: Scene) -> str:
-    scene.begin(subscription_tolerance=2)
+    scene.begin(subscription_tolerance=4)
     scene.node(answer(HELLO))
     scene.router.send_signal_to_all(signal.SIGSTOP)
-    time.sleep(3.5)
+    time.sleep(5.5)
     scene.router.send_signal_to_all(signal.SIGCONT)
     return scene.gets(4)
 

@@ -387,7 +387,7 @@ def test_as_pid_1_it_reaps_orphans_and_logs_to_stdout() -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_supervisor_that_was_stopped_for_20_seconds_loses_nobody() -> None:
-    with Router() as router, ScriptedNode() as node:
+    with Router(subscription_tolerance=17) as router, ScriptedNode() as node:
         announce(router.subscriptions, "foo.com", node.address)
         router.wait_for_nodes("foo.com", 1)
         router.send_signal(signal.SIGSTOP)
