@@ -151,6 +151,21 @@ def test_a_restart_makes_nothing_good_again(tmp_path: Path) -> None:
         assert after.addresses() == []
 
 
+def test_vassals_without_an_address_count_each_for_itself(tmp_path: Path) -> None:
+    with checking(keys(tmp_path)) as announced:
+        announced.take(signed(address="", vassal="a.ini"), signed(address="", vassal="b.ini"))
+        assert announced.feed.rejected == Counter()
+        announced.take(signed(address="", vassal="a.ini"))
+        assert announced.feed.rejected == Counter({"said before": 1})
+
+
+def test_a_memory_of_the_future_locks_nobody_out(tmp_path: Path) -> None:
+    with checking(keys(tmp_path)) as announced:
+        announced.source.recall({}, {"unix": [["foo.com", "foo.com", NODE, UNIX_SECONDS + 86_401, 0]]})
+        announced.take(signed())
+        assert announced.addresses() == [NODE]
+
+
 def test_a_key_is_read_when_it_comes_and_again_when_it_changes(tmp_path: Path) -> None:
     folder = keys(tmp_path, "other.com")
     with checking(folder) as announced:
@@ -227,8 +242,9 @@ def unix(folder: Path, **settings: Any) -> Announced:
     return Announced(f"unix://{folder}/s.sock", use_credentials="true", **settings)
 
 
-def test_the_kernel_says_who_announces(tmp_path: Path) -> None:
-    with unix(tmp_path) as announced:
+def test_the_kernel_says_who_announces(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with unix(tmp_path, sign_skip_uid="1") as announced:
+        assert caplog.messages == []
         announced.take(packet())
         (node,) = announced.nodes()
         assert (node.pid, node.uid, node.gid) == ME

@@ -115,6 +115,14 @@ def test_who_signs_for_ever_new_addresses_pushes_out_nobody_elses_count_nor_make
     assert accepts(replays, 1300, place=("evil.com", "new"), owner="evil")
 
 
+def test_what_a_floor_refuses_a_farewell_does_not_make_good() -> None:
+    replays = Replays(0, most=1)
+    assert accepts(replays, 100)
+    assert accepts(replays, 200, place=OTHER)  # there was room for one: the floor is 100
+    assert accepts(replays, 101, subscribe=False)
+    assert not accepts(replays, 100)
+
+
 def test_what_the_age_refuses_anyway_is_forgotten() -> None:
     replays = Replays(0)
     accepts(replays, 100)
@@ -123,6 +131,9 @@ def test_what_the_age_refuses_anyway_is_forgotten() -> None:
         replays.forget(150)
     assert len(replays) == 1
     assert replays.remember(0) == {"unix": [["p", *OTHER, 200, 0]], "floors": []}
+    replays.forget(200)  # of that age it may come again
+    assert len(replays) == 1
+    assert replays.remember(200)["unix"] == [["p", *OTHER, 200, 0]]
     assert replays.remember(201) == {"unix": [], "floors": []}
 
 
@@ -139,4 +150,5 @@ def test_garbage_in_memory_is_ignored() -> None:
     replays.recall({"floors": [["o", 999], ["o", "x"], 5], "unix": [["o", *APP, 150, 0], ["o", 5, "x", 1, 1]]}, 200)
     assert len(replays) == 1
     assert not accepts(replays, 150)
+    assert accepts(replays, 151, subscribe=False)
     assert accepts(replays, 1, place=OTHER)
